@@ -1,0 +1,2 @@
+-- A role that was given stays: which users had none is not recorded.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- The keys are derived: they go with the columns.
+SELECT 1;

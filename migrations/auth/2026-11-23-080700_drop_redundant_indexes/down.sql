@@ -1,0 +1,2 @@
+-- The dropped indexes carried no rows, and nothing of ours needs them back.
+SELECT 1;

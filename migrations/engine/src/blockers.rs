@@ -1,0 +1,321 @@
+//! What is in the way: rows that break what is expected, and objects that no safe statement can change.
+//! Asked before anything is changed, so that a run converges or changes nothing.
+
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use crate::diff::{Difference, Guard};
+use crate::error::EngineError;
+use crate::repair::{name, table as qualified};
+use crate::report::{Kind, Problem};
+use crate::schema::{Schema, Table};
+use crate::set::MigrationSet;
+use crate::split::Resolves;
+
+/// How many keys a report shows.
+const SAMPLE: i64 = 5;
+
+/// One obstacle.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Blocker {
+    /// The table.
+    pub table: String,
+    /// The object that cannot be made as expected.
+    pub object: String,
+    /// What is expected.
+    pub expected: Option<String>,
+    /// What is there.
+    pub actual: Option<String>,
+    /// Why that is in the way.
+    pub reason: String,
+    /// How many rows are in the way; zero when it is not rows.
+    pub rows: i64,
+    /// Keys of some of them.
+    pub sample: Vec<String>,
+    /// SQL that resolves it, to be read and adapted by a person.
+    pub resolve: String,
+}
+
+/// Asks every guard of `differences`.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn find(
+    client: &Client,
+    set: &MigrationSet,
+    live: &Schema,
+    differences: &[Difference],
+) -> Result<Vec<Blocker>, EngineError> {
+    let mut found = Vec::new();
+    for difference in differences {
+        if let Some(blocker) = dependent_keys(client, difference).await? {
+            found.push(blocker);
+        }
+        if let Some(blocker) = dependent_views(client, difference).await? {
+            found.push(blocker);
+        }
+        let Some(guard) = &difference.guard else { continue };
+        if let Some(blocker) = ask(client, set, live, difference, guard, true).await? {
+            found.push(blocker);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the guard holds at this moment, without what the migrations will still do.
+pub(crate) async fn holds_now(
+    client: &Client,
+    set: &MigrationSet,
+    live: &Schema,
+    difference: &Difference,
+) -> Result<bool, EngineError> {
+    let Some(guard) = &difference.guard else { return Ok(true) };
+    let Some(there) = live.get(&difference.drift.table) else { return Ok(false) };
+    if let Guard::Unique(columns) = guard
+        && !columns.iter().all(|column| there.columns.get(column).is_some_and(|column| !column.nullable))
+    {
+        return Ok(false);
+    }
+    Ok(ask(client, set, live, difference, guard, false).await?.is_none())
+}
+
+/// A question about rows: those matching `condition` are in the way.
+struct Rows {
+    condition: String,
+    reason: String,
+    resolve: String,
+}
+
+async fn ask(
+    client: &Client,
+    set: &MigrationSet,
+    live: &Schema,
+    difference: &Difference,
+    guard: &Guard,
+    promises: bool,
+) -> Result<Option<Blocker>, EngineError> {
+    let of = &difference.drift.table;
+    let Some(there) = live.get(of) else { return Ok(None) };
+    if let Guard::Never { reason, resolve } = guard {
+        return Ok(Some(blocker(difference, reason.clone(), 0, Vec::new(), resolve.clone())));
+    }
+    let has = |columns: &[String]| columns.iter().all(|column| there.columns.contains_key(column));
+    let target = qualified(of);
+    let rows = match guard {
+        Guard::NoNulls(column) => {
+            if promises && column_resolved(set, of, column) {
+                return Ok(None);
+            }
+            Rows {
+                condition: format!("{} IS NULL", name(column)),
+                reason: format!("{of}.{column} must not be null"),
+                resolve: format!("UPDATE {target} SET {0} = … WHERE {0} IS NULL;", name(column)),
+            }
+        }
+        Guard::Empty => {
+            let column = &difference.drift.object;
+            if promises && column_resolved(set, of, column) {
+                return Ok(None);
+            }
+            let type_name = difference.drift.expected.clone().unwrap_or_default().replace(" NOT NULL", "");
+            Rows {
+                condition: "true".to_owned(),
+                reason: format!("{of}.{column} is missing, and its values cannot be made up for rows that are there"),
+                resolve: format!(
+                    "ALTER TABLE {target} ADD COLUMN {0} {type_name}; UPDATE {target} SET {0} = …; -- or, if this table is another application's, use a database of your own",
+                    name(column)
+                ),
+            }
+        }
+        Guard::Unique(columns) if has(columns) => unique_rows(of, columns),
+        Guard::NoOrphans { columns, parent, parent_columns } if has(columns) => {
+            let nullable = promises && columns.iter().all(|column| column_resolved(set, of, column));
+            orphan_rows(of, columns, parent, parent_columns, live, nullable)
+        }
+        Guard::Check { expression, columns } if has(columns) => {
+            let mut condition = format!("NOT ({expression})");
+            match constraint_resolved(set, of, &difference.drift.object) {
+                Some(None) if promises => return Ok(None),
+                Some(Some(predicate)) if promises => condition.push_str(&format!(" AND NOT ({predicate})")),
+                _ => {}
+            }
+            Rows {
+                resolve: format!("UPDATE {target} SET … WHERE {condition};"),
+                reason: format!("rows break {expression}"),
+                condition,
+            }
+        }
+        Guard::MaxLength { column, length } => Rows {
+            condition: format!("char_length({}::text) > {length}", name(column)),
+            reason: format!("values of {of}.{column} are longer than {length} characters"),
+            resolve: format!("UPDATE {target} SET {0} = … WHERE char_length({0}::text) > {length};", name(column)),
+        },
+        // Columns that are not there yet hold no rows in the way.
+        _ => return Ok(None),
+    };
+    let key = key_expression(there);
+    let count: i64 =
+        client.query_one(&format!("SELECT count(*) FROM {target} WHERE {}", rows.condition), &[]).await?.try_get(0)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let sample = client
+        .query(&format!("SELECT {key} FROM {target} WHERE {} LIMIT {SAMPLE}", rows.condition), &[])
+        .await?
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
+}
+
+fn blocker(difference: &Difference, reason: String, rows: i64, sample: Vec<String>, resolve: String) -> Blocker {
+    Blocker {
+        table: difference.drift.table.clone(),
+        object: difference.drift.object.clone(),
+        expected: difference.drift.expected.clone(),
+        actual: difference.drift.actual.clone(),
+        reason,
+        rows,
+        sample,
+        resolve,
+    }
+}
+
+/// The text form of a row's key: its primary key, else its place in the table.
+fn key_expression(there: &Table) -> String {
+    let key = there.constraints.values().find(|key| key.kind == crate::schema::ConstraintKind::PrimaryKey);
+    let columns: Vec<String> = match key {
+        Some(key) => key.columns.clone(),
+        None if there.columns.contains_key("id") => vec!["id".to_owned()],
+        None => return "ctid::text".to_owned(),
+    };
+    let columns: Vec<String> = columns.iter().map(|column| format!("{}::text", name(column))).collect();
+    format!("pg_catalog.concat_ws(', ', {})", columns.join(", "))
+}
+
+fn unique_rows(of: &str, columns: &[String]) -> Rows {
+    let list = columns.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
+    let target = qualified(of);
+    // NULLs never repeat; a key's own columns hold none.
+    let repeated = format!("({list}) IN (SELECT {list} FROM {target} GROUP BY {list} HAVING count(*) > 1)");
+    Rows {
+        condition: repeated,
+        reason: format!("rows repeat in ({list})"),
+        resolve: format!(
+            "SELECT {list}, count(*) FROM {target} GROUP BY {list} HAVING count(*) > 1; -- then change or remove all but one of each"
+        ),
+    }
+}
+
+fn orphan_rows(
+    of: &str,
+    columns: &[String],
+    parent: &str,
+    parent_columns: &[String],
+    live: &Schema,
+    nullable: bool,
+) -> Rows {
+    let target = qualified(of);
+    let present =
+        columns.iter().map(|column| format!("{target}.{} IS NOT NULL", name(column))).collect::<Vec<_>>().join(" AND ");
+    let parent_there =
+        live.get(parent).is_some_and(|there| parent_columns.iter().all(|c| there.columns.contains_key(c)));
+    let condition = if parent_there {
+        let matches: Vec<String> = columns
+            .iter()
+            .zip(parent_columns)
+            .map(|(column, referenced)| format!("parent.{} = {target}.{}", name(referenced), name(column)))
+            .collect();
+        format!(
+            "{present} AND NOT EXISTS (SELECT FROM {} AS parent WHERE {})",
+            qualified(parent),
+            matches.join(" AND ")
+        )
+    } else {
+        present
+    };
+    let resolve = match columns {
+        [column] if nullable => format!(
+            "ALTER TABLE {target} ALTER COLUMN {0} DROP NOT NULL; UPDATE {target} SET {0} = NULL WHERE {condition}; -- the migration then fills it",
+            name(column)
+        ),
+        _ => format!("DELETE FROM {target} WHERE {condition}; -- or point them at rows of {parent} that exist"),
+    };
+    Rows { reason: format!("rows of {of} refer to rows of {parent} that do not exist"), condition, resolve }
+}
+
+fn promises(set: &MigrationSet) -> impl Iterator<Item = &Resolves> {
+    set.migrations.iter().flat_map(|migration| &migration.statements).flat_map(|statement| &statement.resolves)
+}
+
+fn column_resolved(set: &MigrationSet, of: &str, wanted: &str) -> bool {
+    promises(set)
+        .any(|promise| matches!(promise, Resolves::Column { table, column } if table == of && column == wanted))
+}
+
+/// `Some(None)` when every row is resolved, `Some(Some(predicate))` when those that match are.
+fn constraint_resolved(set: &MigrationSet, of: &str, wanted: &str) -> Option<Option<String>> {
+    promises(set).find_map(|promise| match promise {
+        Resolves::Constraint { table, constraint, predicate } if table == of && constraint == wanted => {
+            Some(predicate.clone())
+        }
+        _ => None,
+    })
+}
+
+/// Foreign keys of other tables that hang on a key which would be replaced.
+async fn dependent_keys(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    let replaced = drift.kind == Kind::Constraint && matches!(drift.problem, Problem::Different | Problem::Unexpected);
+    if !replaced || difference.fix.is_none() {
+        return Ok(None);
+    }
+    // A primary key may be replaced under another name: every key of the table that the repair drops counts.
+    let rows = client
+        .query(
+            "SELECT f.conrelid::pg_catalog.regclass::text, f.conname::text
+             FROM pg_catalog.pg_constraint f
+             JOIN pg_catalog.pg_constraint k ON k.conindid = f.conindid AND k.conrelid = f.confrelid AND k.contype IN ('p', 'u')
+             WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass($1)
+                AND pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname)) > 0",
+            &[&qualified(&drift.table), &drift.repair.clone().unwrap_or_default()],
+        )
+        .await?;
+    let dependents: Vec<(String, String)> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?;
+    if dependents.is_empty() {
+        return Ok(None);
+    }
+    let drops: Vec<String> =
+        dependents.iter().map(|(table, key)| format!("ALTER TABLE {table} DROP CONSTRAINT {};", name(key))).collect();
+    let names: Vec<String> = dependents.into_iter().map(|(table, key)| format!("{table}.{key}")).collect();
+    let reason = format!("foreign keys depend on the key that must change: {}", names.join(", "));
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), drops.join(" "))))
+}
+
+/// Views that read a column whose type would change.
+async fn dependent_views(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    let retyped = drift.kind == Kind::Column && drift.repair.as_ref().is_some_and(|sql| sql.contains(" TYPE "));
+    if !retyped {
+        return Ok(None);
+    }
+    let rows = client
+        .query(
+            "SELECT DISTINCT r.ev_class::pg_catalog.regclass::text
+             FROM pg_catalog.pg_depend d
+             JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                AND d.refobjid = pg_catalog.to_regclass($1) AND a.attname = $2",
+            &[&qualified(&drift.table), &drift.object],
+        )
+        .await?;
+    let views: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if views.is_empty() {
+        return Ok(None);
+    }
+    let reason = format!("views read the column whose type must change: {}", views.join(", "));
+    let resolve = views.iter().map(|view| format!("DROP VIEW {view};")).collect::<Vec<_>>().join(" ");
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), format!("{resolve} -- and create them again afterwards"))))
+}

@@ -1,0 +1,207 @@
+//! Reads the live schema of named tables in `public` from the catalog, in one read-only snapshot.
+//!
+//! The search path is empty while it reads, so that every text form is qualified and comparable.
+
+use tokio_postgres::{Client, Row};
+
+use crate::schema::{Column, Constraint, ConstraintKind, Index, Schema, Table};
+
+const TABLES: &str = "
+SELECT c.relname::text, c.relkind::text, c.relpersistence::text, c.relrowsecurity
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')";
+
+const COLUMNS: &str = "
+SELECT c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+    pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity::text, a.attgenerated::text,
+    CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::pg_catalog.regcollation::text END, t.typtype::text
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
+
+// contype 'n' (NOT NULL rows of PostgreSQL 18) is told by the column, 't' is a trigger.
+const CONSTRAINTS: &str = "
+SELECT c.relname::text, k.conname::text, k.contype::text, pg_catalog.pg_get_constraintdef(k.oid),
+    k.convalidated AND coalesce(i.indisvalid AND i.indisready, true),
+    (SELECT coalesce(pg_catalog.array_agg(a.attname::text ORDER BY n.place), '{}')
+     FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS n (attnum, place)
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = n.attnum),
+    CASE WHEN k.contype = 'f' THEN k.confrelid::pg_catalog.regclass::text END,
+    (SELECT coalesce(pg_catalog.array_agg(a.attname::text ORDER BY n.place), '{}')
+     FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS n (attnum, place)
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n.attnum)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype IN ('p', 'u', 'c', 'x', 'f')
+LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x')
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
+
+// The text of an invalid index looks normal: indisvalid and indisready tell.
+const INDEXES: &str = "
+SELECT c.relname::text, x.relname::text, pg_catalog.pg_get_indexdef(i.indexrelid), i.indisunique,
+    i.indisvalid AND i.indisready AND i.indislive,
+    CASE WHEN i.indexprs IS NULL THEN
+        (SELECT coalesce(pg_catalog.array_agg(a.attname::text ORDER BY n.place), '{}')
+         FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS n (attnum, place)
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = n.attnum)
+    ELSE '{}' END,
+    i.indexprs IS NULL AND i.indpred IS NULL AND i.indnkeyatts = i.indnatts AND m.amname = 'btree'
+        AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indoption::int2[]) o WHERE o <> 0)
+        AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indclass::oid[]) o
+                        JOIN pg_catalog.pg_opclass p ON p.oid = o WHERE NOT p.opcdefault)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
+JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_am m ON m.oid = x.relam
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                    WHERE k.conindid = i.indexrelid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))";
+
+const TRIGGERS: &str = "
+SELECT c.relname::text, g.tgname::text, pg_catalog.pg_get_triggerdef(g.oid)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
+
+/// One value that changes whenever the definition of one of the tables does.
+const FINGERPRINT: &str = "
+SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity), ';' ORDER BY c.oid)
+     FROM pg_catalog.pg_class c WHERE c.oid = ANY (t.oids)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.atthasdef), ';' ORDER BY a.attrelid, a.attnum)
+     FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY (t.oids)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', d.oid, d.adbin), ';' ORDER BY d.oid)
+     FROM pg_catalog.pg_attrdef d WHERE d.adrelid = ANY (t.oids)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.oid, k.conname, k.convalidated), ';' ORDER BY k.oid)
+     FROM pg_catalog.pg_constraint k WHERE k.conrelid = ANY (t.oids)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', i.indexrelid, i.indisvalid, i.indisready), ';' ORDER BY i.indexrelid)
+     FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (t.oids))))
+FROM (SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') AS oids FROM pg_catalog.pg_class c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)) t";
+
+/// Reads those of `tables` that exist.
+///
+/// # Errors
+/// Any database error.
+pub async fn read_schema(client: &Client, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''").await?;
+    let read = read_in_snapshot(client, tables).await;
+    // Ends the snapshot also after an error; the error itself is what matters then.
+    let ended = client.batch_execute("ROLLBACK").await;
+    let schema = read?;
+    ended?;
+    Ok(schema)
+}
+
+async fn read_in_snapshot(client: &Client, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
+    let names: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&tables];
+    let (found, columns, constraints, indexes, triggers) = tokio::try_join!(
+        client.query(TABLES, names),
+        client.query(COLUMNS, names),
+        client.query(CONSTRAINTS, names),
+        client.query(INDEXES, names),
+        client.query(TRIGGERS, names),
+    )?;
+    let mut schema = Schema::new();
+    for row in &found {
+        schema.insert(row.try_get(0)?, table(row)?);
+    }
+    for row in &columns {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.columns.insert(row.try_get(1)?, column(row)?);
+        }
+    }
+    for row in &constraints {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.constraints.insert(row.try_get(1)?, constraint(row)?);
+        }
+    }
+    for row in &indexes {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.indexes.insert(row.try_get(1)?, index(row)?);
+        }
+    }
+    for row in &triggers {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.triggers.insert(row.try_get(1)?, row.try_get(2)?);
+        }
+    }
+    Ok(schema)
+}
+
+/// A value that changes whenever the definition of one of `tables` does: cheap enough to ask after each statement.
+pub(crate) async fn fingerprint(client: &Client, tables: &[String]) -> Result<String, tokio_postgres::Error> {
+    client.query_one(FINGERPRINT, &[&tables]).await?.try_get(0)
+}
+
+fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
+    let kind = match row.try_get(1)? {
+        "r" => "table",
+        "p" => "partitioned table",
+        "v" => "view",
+        "m" => "materialized view",
+        "f" => "foreign table",
+        "S" => "sequence",
+        _ => "composite type",
+    };
+    Ok(Table {
+        kind: kind.to_owned(),
+        logged: row.try_get::<_, &str>(2)? == "p",
+        row_security: row.try_get(3)?,
+        columns: Default::default(),
+        constraints: Default::default(),
+        indexes: Default::default(),
+        triggers: Default::default(),
+    })
+}
+
+fn column(row: &Row) -> Result<Column, tokio_postgres::Error> {
+    let generated = match (row.try_get(5)?, row.try_get(6)?) {
+        ("a", _) => Some("identity always"),
+        ("d", _) => Some("identity by default"),
+        (_, "s") => Some("stored"),
+        (_, "v") => Some("virtual"),
+        _ => None,
+    };
+    Ok(Column {
+        type_name: row.try_get(2)?,
+        nullable: row.try_get(3)?,
+        default: row.try_get(4)?,
+        generated: generated.map(str::to_owned),
+        collation: row.try_get(7)?,
+        is_enum: row.try_get::<_, &str>(8)? == "e",
+    })
+}
+
+fn constraint(row: &Row) -> Result<Constraint, tokio_postgres::Error> {
+    let kind = match row.try_get(2)? {
+        "p" => ConstraintKind::PrimaryKey,
+        "u" => ConstraintKind::Unique,
+        "c" => ConstraintKind::Check,
+        "x" => ConstraintKind::Exclusion,
+        _ => ConstraintKind::ForeignKey,
+    };
+    let definition: String = row.try_get(3)?;
+    let references: Option<String> = row.try_get(6)?;
+    Ok(Constraint {
+        kind,
+        definition: definition.trim_end_matches(" NOT VALID").to_owned(),
+        valid: row.try_get(4)?,
+        columns: row.try_get(5)?,
+        references: references.map(|name| name.strip_prefix("public.").unwrap_or(&name).to_owned()),
+        referenced_columns: row.try_get(7)?,
+    })
+}
+
+fn index(row: &Row) -> Result<Index, tokio_postgres::Error> {
+    Ok(Index {
+        definition: row.try_get(2)?,
+        unique: row.try_get(3)?,
+        valid: row.try_get(4)?,
+        columns: row.try_get(5)?,
+        plain: row.try_get(6)?,
+    })
+}

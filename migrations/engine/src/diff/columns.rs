@@ -1,0 +1,169 @@
+//! Differences of columns: missing, type, null, default, and extra ones.
+
+use super::{Difference, Guard};
+use crate::repair::{self, Phase, Step, name, table as qualified};
+use crate::report::{Kind, Problem};
+use crate::schema::{Column, Table};
+
+pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut Vec<Difference>) {
+    for (column, wanted) in &expected.columns {
+        match actual.columns.get(column) {
+            None => found.push(missing(table, column, wanted)),
+            Some(there) => existing(table, column, wanted, there, found),
+        }
+    }
+    for (column, there) in &actual.columns {
+        if !expected.columns.contains_key(column) {
+            found.push(unexpected(table, column, there));
+        }
+    }
+}
+
+fn missing(table: &str, column: &str, wanted: &Column) -> Difference {
+    let mut sql = format!("ALTER TABLE {} ADD COLUMN {} {}", qualified(table), name(column), wanted.type_name);
+    if let Some(default) = &wanted.default {
+        sql.push_str(&format!(" DEFAULT {default}"));
+    }
+    // Without a default it comes in nullable: the migrations fill it, and NOT NULL follows when no NULL is left.
+    if !wanted.nullable && wanted.default.is_some() {
+        sql.push_str(" NOT NULL");
+    }
+    let difference = Difference::error(Kind::Column, table, column, Problem::Missing).expected(describe(wanted)).fix(
+        Phase::Prepare,
+        4,
+        vec![Step::Transaction(vec![sql])],
+    );
+    if wanted.nullable || wanted.default.is_some() { difference } else { difference.guard(Guard::Empty) }
+}
+
+fn existing(table: &str, column: &str, wanted: &Column, there: &Column, found: &mut Vec<Difference>) {
+    let alter = format!("ALTER TABLE {} ALTER COLUMN {}", qualified(table), name(column));
+    let different = || {
+        Difference::error(Kind::Column, table, column, Problem::Different)
+            .expected(describe(wanted))
+            .actual(describe(there))
+    };
+    if wanted.type_name != there.type_name || wanted.collation != there.collation {
+        found.push(change_type(different(), &alter, column, wanted, there));
+    }
+    if wanted.generated != there.generated {
+        found.push(different().never(
+            format!("{table}.{column} is {}", there.generated.as_deref().unwrap_or("not generated")),
+            format!("{alter} DROP IDENTITY (or DROP EXPRESSION)"),
+        ));
+    } else if wanted.default != there.default {
+        let sql = match &wanted.default {
+            Some(default) => format!("{alter} SET DEFAULT {default}"),
+            None => format!("{alter} DROP DEFAULT"),
+        };
+        found.push(different().fix(Phase::Prepare, 6, vec![Step::Transaction(vec![sql])]));
+    }
+    match (wanted.nullable, there.nullable) {
+        (true, false) => {
+            let sql = format!("{alter} DROP NOT NULL");
+            found.push(different().fix(Phase::Prepare, 7, vec![Step::Transaction(vec![sql])]));
+        }
+        (false, true) => {
+            let steps = repair::set_not_null(table, column);
+            found.push(different().fix(Phase::Converge, 10, steps).guard(Guard::NoNulls(column.to_owned())));
+        }
+        _ => {}
+    }
+}
+
+fn unexpected(table: &str, column: &str, there: &Column) -> Difference {
+    if there.nullable || there.default.is_some() || there.generated.is_some() {
+        return Difference::warning(Kind::Column, table, column, Problem::Unexpected).actual(describe(there));
+    }
+    // An insert of ours does not name it, so it would fail. The column and its values stay.
+    let sql = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", qualified(table), name(column));
+    Difference::error(Kind::Column, table, column, Problem::Unexpected)
+        .actual(describe(there))
+        .expected("no such column, or one that may be null")
+        .fix(Phase::Prepare, 7, vec![Step::Transaction(vec![sql])])
+}
+
+/// The column as it stands in CREATE TABLE.
+pub(crate) fn describe(column: &Column) -> String {
+    let mut text = column.type_name.clone();
+    if let Some(collation) = &column.collation {
+        text.push_str(&format!(" COLLATE {collation}"));
+    }
+    if !column.nullable {
+        text.push_str(" NOT NULL");
+    }
+    match (&column.generated, &column.default) {
+        (Some(generated), Some(default)) => text.push_str(&format!(" {generated} {default}")),
+        (Some(generated), None) => text.push_str(&format!(" {generated}")),
+        (None, Some(default)) => text.push_str(&format!(" DEFAULT {default}")),
+        (None, None) => {}
+    }
+    text
+}
+
+fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Column, there: &Column) -> Difference {
+    let quoted = name(column);
+    let target = match &wanted.collation {
+        Some(collation) => format!("{} COLLATE {collation}", wanted.type_name),
+        None => wanted.type_name.clone(),
+    };
+    let change = format!("{alter} TYPE {target} USING {quoted}::{}", wanted.type_name);
+    let Some(limit) = conversion(there, wanted) else {
+        let resolve = match (there.type_name.as_str(), wanted.type_name.as_str()) {
+            ("timestamp without time zone", "timestamp with time zone") => {
+                format!(
+                    "{alter} TYPE {target} USING {quoted} AT TIME ZONE 'UTC'; -- name the zone the values were written in"
+                )
+            }
+            _ => format!("{change}; -- after checking that every value survives"),
+        };
+        let reason = format!("{} does not convert to {} without loss", describe(there), wanted.type_name);
+        return difference.never(reason, resolve);
+    };
+    let mut statements = Vec::new();
+    // A default of the old type may not convert by itself.
+    if there.default.is_some() {
+        statements.push(format!("{alter} DROP DEFAULT"));
+    }
+    statements.push(change);
+    if let Some(default) = &wanted.default {
+        statements.push(format!("{alter} SET DEFAULT {default}"));
+    }
+    let difference = difference.fix(Phase::Prepare, 5, vec![Step::Transaction(statements)]);
+    match limit {
+        Some(length) => difference.guard(Guard::MaxLength { column: column.to_owned(), length }),
+        None => difference,
+    }
+}
+
+/// Whether every value converts: `None` when some may not, else the longest text that fits where that is less than
+/// what the old type allows.
+fn conversion(from: &Column, to: &Column) -> Option<Option<u32>> {
+    if from.type_name == to.type_name {
+        return Some(None); // Only the collation differs.
+    }
+    if let (Some(from_length), Some(to_length)) = (text_length(from), text_length(to)) {
+        return Some(match (from_length, to_length) {
+            (_, None) => None,
+            (Some(from_length), Some(to_length)) if from_length <= to_length => None,
+            (_, Some(to_length)) => Some(to_length),
+        });
+    }
+    let rank = |column: &Column| ["smallint", "integer", "bigint"].iter().position(|name| *name == column.type_name);
+    match (rank(from), rank(to)) {
+        (Some(from), Some(to)) if from < to => Some(None),
+        _ => None,
+    }
+}
+
+/// For a text-like type its limit in characters. An enum counts as text: each label is one.
+fn text_length(column: &Column) -> Option<Option<u32>> {
+    match column.type_name.as_str() {
+        "text" | "character varying" => Some(None),
+        _ if column.is_enum => Some(Some(63)), // NAMEDATALEN - 1, in bytes: never more characters.
+        other => {
+            let length = other.strip_prefix("character varying(")?.strip_suffix(')')?;
+            length.parse().ok().map(Some)
+        }
+    }
+}

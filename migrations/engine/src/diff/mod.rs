@@ -1,0 +1,191 @@
+//! Compares a live schema with the expected one. Pure: reads nothing, so that every kind of difference has a test.
+//!
+//! A [`Difference`] is the drift that is reported, the fix that mends it, and the guard: what must be true of the
+//! rows for the fix to succeed. [`crate::blockers`] asks the guards before anything is changed.
+
+mod columns;
+mod constraints;
+mod indexes;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use columns::describe as describe_column;
+
+use crate::repair::{self, Fix, Phase, Step};
+use crate::report::{Drift, Kind, Problem, Severity};
+use crate::schema::{Expected, Schema, Table};
+
+/// What must be true of the rows, or of the server, for a fix to succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// No NULL in the column.
+    NoNulls(String),
+    /// The table is empty: the column holds what cannot be made up.
+    Empty,
+    /// No two rows agree in these columns.
+    Unique(Vec<String>),
+    /// Every non-null value refers to a row.
+    NoOrphans {
+        /// Referring columns.
+        columns: Vec<String>,
+        /// The table referred to.
+        parent: String,
+        /// Its columns.
+        parent_columns: Vec<String>,
+    },
+    /// No row makes the expression false.
+    Check {
+        /// The expression.
+        expression: String,
+        /// Its columns.
+        columns: Vec<String>,
+    },
+    /// No value is longer.
+    MaxLength {
+        /// The column.
+        column: String,
+        /// Length in characters.
+        length: u32,
+    },
+    /// No such fix is safe; why, and what a person can do.
+    Never {
+        /// Why.
+        reason: String,
+        /// What a person can do.
+        resolve: String,
+    },
+}
+
+/// One difference with what mends it.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// As reported.
+    pub drift: Drift,
+    /// What mends it; none for warnings, and for what the migrations themselves make.
+    pub fix: Option<Fix>,
+    /// What must be true before.
+    pub guard: Option<Guard>,
+}
+
+impl Difference {
+    fn new(severity: Severity, kind: Kind, table: &str, object: &str, problem: Problem) -> Self {
+        let drift = Drift {
+            severity,
+            kind,
+            table: table.to_owned(),
+            object: object.to_owned(),
+            problem,
+            expected: None,
+            actual: None,
+            repair: None,
+        };
+        Self { drift, fix: None, guard: None }
+    }
+
+    fn error(kind: Kind, table: &str, object: &str, problem: Problem) -> Self {
+        Self::new(Severity::Error, kind, table, object, problem)
+    }
+
+    fn warning(kind: Kind, table: &str, object: &str, problem: Problem) -> Self {
+        Self::new(Severity::Warning, kind, table, object, problem)
+    }
+
+    fn expected(mut self, text: impl Into<String>) -> Self {
+        self.drift.expected = Some(text.into());
+        self
+    }
+
+    fn actual(mut self, text: impl Into<String>) -> Self {
+        self.drift.actual = Some(text.into());
+        self
+    }
+
+    fn fix(mut self, phase: Phase, rank: u8, steps: Vec<Step>) -> Self {
+        self.drift.repair = Some(repair::text(&steps));
+        self.fix = Some(Fix { phase, rank, steps });
+        self
+    }
+
+    fn guard(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// Nothing that the engine may do by itself.
+    fn never(mut self, reason: impl Into<String>, resolve: impl Into<String>) -> Self {
+        self.guard = Some(Guard::Never { reason: reason.into(), resolve: resolve.into() });
+        self
+    }
+}
+
+/// Everything in which `live` differs from `expected`, in the order in which it is mended.
+#[must_use]
+pub fn compare(expected: &Expected, live: &Schema) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for (name, table) in &expected.tables {
+        match live.get(name) {
+            None => {
+                let mut missing = Difference::error(Kind::Table, name, name, Problem::Missing).expected("table");
+                // Shown to people; `up` lets the migration itself make the table.
+                missing.drift.repair = Some(repair::create_table(name, table));
+                found.push(missing);
+            }
+            Some(actual) if actual.kind != table.kind => found.push(
+                Difference::error(Kind::Table, name, name, Problem::Different)
+                    .expected(table.kind.as_str())
+                    .actual(actual.kind.as_str())
+                    .never(
+                        format!("{name} is a {}, not a {}", actual.kind, table.kind),
+                        format!("rename the {} {name}, or use another database", actual.kind),
+                    ),
+            ),
+            Some(actual) => compare_table(name, table, actual, live, &mut found),
+        }
+    }
+    found.sort_by_key(|difference| (difference.drift.severity, difference.fix.as_ref().map_or(0, |fix| fix.rank)));
+    found
+}
+
+fn compare_table(name: &str, expected: &Table, actual: &Table, live: &Schema, found: &mut Vec<Difference>) {
+    if expected.logged && !actual.logged {
+        let sql = format!("ALTER TABLE {} SET LOGGED", repair::table(name));
+        found.push(
+            Difference::error(Kind::Table, name, name, Problem::Different)
+                .expected("logged")
+                .actual("unlogged: empty after a crash")
+                .fix(Phase::Prepare, 1, vec![Step::Transaction(vec![sql])]),
+        );
+    }
+    if actual.row_security && !expected.row_security {
+        let sql = format!("ALTER TABLE {} DISABLE ROW LEVEL SECURITY", repair::table(name));
+        let mut hidden = Difference::error(Kind::Table, name, name, Problem::Different)
+            .expected("no row level security")
+            .actual("row level security, which can hide rows")
+            .never(format!("row level security on {name} can hide rows from the service"), sql.clone());
+        hidden.drift.repair = Some(sql);
+        found.push(hidden);
+    }
+    columns::compare(name, expected, actual, found);
+    constraints::compare(name, expected, actual, found);
+    indexes::compare(name, expected, actual, live, found);
+    for (trigger, definition) in &expected.triggers {
+        if actual.triggers.get(trigger) != Some(definition) {
+            let problem = if actual.triggers.contains_key(trigger) { Problem::Different } else { Problem::Missing };
+            let drop = format!("DROP TRIGGER IF EXISTS {} ON {}", repair::name(trigger), repair::table(name));
+            found.push(Difference::error(Kind::Trigger, name, trigger, problem).expected(definition.as_str()).fix(
+                Phase::Converge,
+                40,
+                vec![Step::Transaction(vec![drop, definition.clone()])],
+            ));
+        }
+    }
+    for (trigger, definition) in &actual.triggers {
+        if !expected.triggers.contains_key(trigger) {
+            // What it does cannot be known from here, so it stays, and is told.
+            found.push(
+                Difference::warning(Kind::Trigger, name, trigger, Problem::Unexpected).actual(definition.as_str()),
+            );
+        }
+    }
+}

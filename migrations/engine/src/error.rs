@@ -1,0 +1,161 @@
+//! Errors and exit codes.
+//!
+//! Which error where: [`ConnectError`] comes from the caller's connector and says whether waiting helps;
+//! [`EngineError`] is everything that ends a command; each has one [`ExitCode`].
+
+use tokio_postgres::error::SqlState;
+
+use crate::blockers::Blocker;
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers, or the server is starting or full: waiting may help.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Wrong password, unknown database, TLS mismatch: waiting does not help.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Exit codes of the `migrate` command; fixed by its contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The schema equals the expected one.
+    Done = 0,
+    /// The run failed.
+    Failed = 1,
+    /// Usage or configuration.
+    Usage = 2,
+    /// Drift that is not, or not yet, repaired.
+    Drift = 3,
+    /// Migrations are pending.
+    Pending = 4,
+    /// Another run holds the lock.
+    Locked = 5,
+    /// The database does not answer.
+    Unreachable = 6,
+    /// The database is newer than this binary.
+    Ahead = 7,
+    /// No good backup, so nothing was changed.
+    BackupFailed = 8,
+}
+
+/// What ends a command.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No connection within the wait.
+    #[error(
+        "database unreachable after {waited}: {reason}; check DATABASE_URL and that the server runs, or raise --connect-wait"
+    )]
+    Unreachable {
+        /// How long was waited.
+        waited: String,
+        /// The last reason.
+        reason: String,
+    },
+    /// The server refuses us.
+    #[error("{0}; check DATABASE_URL")]
+    Refused(String),
+    /// The server is too old.
+    #[error("PostgreSQL {0} is too old: version 14 or later is needed; upgrade the server that DATABASE_URL names")]
+    TooOld(String),
+    /// Another run holds the lock.
+    #[error(
+        "another migration run of {service} holds the lock since before {waited} ago ({holder}); wait for it, or raise --lock-wait"
+    )]
+    Locked {
+        /// Whose migrations.
+        service: String,
+        /// How long was waited.
+        waited: String,
+        /// Who holds it, as `pg_stat_activity` tells.
+        holder: String,
+    },
+    /// The session that holds the lock is gone or is another one now.
+    #[error("the migration lock was lost: {0}; run the command again, directly or through a pooler in session mode")]
+    LockLost(String),
+    /// The history has versions that nobody here knows.
+    #[error("the database is newer than this binary: unknown versions {}; deploy the binary that knows them", .0.join(", "))]
+    Ahead(Vec<String>),
+    /// Rows or objects are in the way; nothing was changed.
+    #[error("{} in the way, nothing was changed", if .0.len() == 1 { "1 obstacle is".to_owned() } else { format!("{} obstacles are", .0.len()) })]
+    Blocked(Vec<Blocker>),
+    /// The migrations ran and the schema is still another one.
+    #[error("the schema still differs after the run: {}; see `migrate verify`", .0.join(", "))]
+    NotConverged(Vec<String>),
+    /// A statement failed.
+    #[error("{context}: {message}\n  statement: {statement}")]
+    Statement {
+        /// Version or repair.
+        context: String,
+        /// The statement, shortened.
+        statement: String,
+        /// PostgreSQL's message.
+        message: String,
+        /// Its SQLSTATE.
+        code: Option<SqlState>,
+        /// Whether the connection is gone.
+        lost: bool,
+    },
+    /// SIGTERM or Ctrl-C.
+    #[error("interrupted; run the command again, it goes on where this run stopped")]
+    Interrupted,
+    /// Any other database error.
+    #[error("{}", postgres_message(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+}
+
+impl EngineError {
+    /// The exit code of this error.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Unreachable { .. } => ExitCode::Unreachable,
+            Self::Refused(_) | Self::TooOld(_) => ExitCode::Usage,
+            Self::Locked { .. } => ExitCode::Locked,
+            Self::Ahead(_) => ExitCode::Ahead,
+            Self::Blocked(_) | Self::NotConverged(_) => ExitCode::Drift,
+            _ if self.is_connection_loss() => ExitCode::Unreachable,
+            Self::LockLost(_) | Self::Statement { .. } | Self::Postgres(_) | Self::Interrupted => ExitCode::Failed,
+        }
+    }
+
+    /// Whether the server went away in the middle: the whole run may be tried again.
+    #[must_use]
+    pub fn is_connection_loss(&self) -> bool {
+        match self {
+            Self::Statement { lost, .. } => *lost,
+            Self::Postgres(error) => error.is_closed() || error.code().is_some_and(crate::session::is_loss),
+            _ => false,
+        }
+    }
+
+    /// Whether a lock timeout, a deadlock or a serialization failure ended a transaction.
+    pub(crate) fn is_lock_conflict(&self) -> bool {
+        let code = match self {
+            Self::Statement { code, .. } => code.as_ref(),
+            Self::Postgres(error) => error.code(),
+            _ => None,
+        };
+        let conflicts =
+            [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
+        code.is_some_and(|code| conflicts.contains(code))
+    }
+}
+
+/// The server's message with code, detail and hint; the driver's own text is only "db error".
+pub(crate) fn postgres_message(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        return format!("{error}{source}");
+    };
+    let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    for (label, part) in [("detail", db.detail()), ("hint", db.hint())] {
+        if let Some(part) = part {
+            text.push_str(&format!("; {label}: {part}"));
+        }
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! Diesel's history table, `public.__diesel_schema_migrations`, read as it is and mended where it is not as Diesel
+//! makes it. Reading never writes: a missing table is an empty history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::Client;
+
+use crate::catalog::read_schema;
+use crate::diff::{self, Difference};
+use crate::error::EngineError;
+use crate::report::Kind;
+use crate::schema::{Column, Constraint, ConstraintKind, Expected, Schema, Table};
+
+/// The name that Diesel fixes.
+pub(crate) const TABLE: &str = "__diesel_schema_migrations";
+
+/// What the history says.
+pub(crate) struct History {
+    /// Recorded versions, whoever they belong to.
+    pub(crate) versions: BTreeSet<String>,
+    /// How the table differs from what Diesel makes; empty when there is no table yet.
+    pub(crate) differences: Vec<Difference>,
+}
+
+/// Reads the history.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn read(client: &Client) -> Result<History, EngineError> {
+    let live = read_schema(client, &[TABLE.to_owned()]).await?;
+    let Some(table) = live.get(TABLE) else {
+        return Ok(History { versions: BTreeSet::new(), differences: Vec::new() });
+    };
+    let mut versions = BTreeSet::new();
+    if table.columns.contains_key("version") {
+        let rows =
+            client.query(&format!("SELECT version::text FROM public.{TABLE} WHERE version IS NOT NULL"), &[]).await?;
+        for row in &rows {
+            versions.insert(row.try_get::<_, String>(0)?);
+        }
+    }
+    Ok(History { versions, differences: differences(&live) })
+}
+
+fn differences(live: &Schema) -> Vec<Difference> {
+    let expected = Expected { tables: BTreeMap::from([(TABLE.to_owned(), expected_table())]), seeds: BTreeMap::new() };
+    let mut found = diff::compare(&expected, live);
+    // What somebody added, and the type of the time, disturb neither Diesel nor us.
+    found.retain(|difference| {
+        difference.drift.problem != crate::report::Problem::Unexpected
+            && !(difference.drift.object == "run_on"
+                && difference.drift.actual.as_deref().is_some_and(|text| !text.starts_with("timestamp without")))
+    });
+    for difference in &mut found {
+        difference.drift.kind = Kind::History;
+    }
+    found
+}
+
+fn expected_table() -> Table {
+    let column = |type_name: &str, default: Option<&str>| Column {
+        type_name: type_name.to_owned(),
+        nullable: false,
+        default: default.map(str::to_owned),
+        generated: None,
+        collation: None,
+        is_enum: false,
+    };
+    let key = Constraint {
+        kind: ConstraintKind::PrimaryKey,
+        definition: "PRIMARY KEY (version)".to_owned(),
+        columns: vec!["version".to_owned()],
+        references: None,
+        referenced_columns: Vec::new(),
+        valid: true,
+    };
+    Table {
+        kind: "table".to_owned(),
+        logged: true,
+        row_security: false,
+        columns: BTreeMap::from([
+            ("version".to_owned(), column("character varying(50)", None)),
+            ("run_on".to_owned(), column("timestamp without time zone", Some("CURRENT_TIMESTAMP"))),
+        ]),
+        constraints: BTreeMap::from([(format!("{TABLE}_pkey"), key)]),
+        indexes: BTreeMap::new(),
+        triggers: BTreeMap::new(),
+    }
+}
+
+/// The statement with which Diesel makes the table.
+pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS public.__diesel_schema_migrations (\
+    version VARCHAR(50) PRIMARY KEY NOT NULL, run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+
+/// Removes rows that repeat a version; the earliest stays. The same version twice says nothing more than once.
+pub(crate) const REMOVE_REPEATED: &str = "DELETE FROM public.__diesel_schema_migrations later \
+    USING public.__diesel_schema_migrations earlier \
+    WHERE later.version = earlier.version AND later.ctid > earlier.ctid";
+
+/// Records versions as applied.
+pub(crate) async fn record(client: &Client, versions: &[String]) -> Result<(), EngineError> {
+    client
+        .execute(
+            &format!(
+                "INSERT INTO public.{TABLE} (version) SELECT v FROM pg_catalog.unnest($1::text[]) AS v \
+                 WHERE NOT EXISTS (SELECT FROM public.{TABLE} WHERE version = v)"
+            ),
+            &[&versions],
+        )
+        .await?;
+    Ok(())
+}

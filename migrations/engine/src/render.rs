@@ -1,0 +1,186 @@
+//! What people see: tables and colour on a terminal, plain text elsewhere. Answers go to stdout, errors to stderr.
+
+use std::fmt::Display;
+use std::io::IsTerminal as _;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::blockers::Blocker;
+use crate::error::EngineError;
+use crate::report::{Drift, Outcome, Severity, State, UpReport, VerifyReport};
+use crate::set::MigrationSet;
+use crate::split::summary;
+use crate::verify::StatusReport;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const CARE: Style = AnsiColor::Yellow.on_default().bold();
+
+fn styled(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// One document, always on stdout.
+pub(crate) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => anstream::println!("{text}"),
+        Err(error) => anstream::eprintln!("error: the answer cannot be written as JSON: {error}"),
+    }
+}
+
+pub(crate) fn error(error: &EngineError) {
+    anstream::eprintln!("{} {error}", styled(BAD, "error:"));
+}
+
+pub(crate) fn verify(report: &VerifyReport) {
+    let state = match report.state {
+        State::Match => styled(GOOD, "match: history and schema are as expected"),
+        State::Pending => {
+            styled(CARE, format!("pending: {} migrations to run; run `migrate up`", report.pending.len()))
+        }
+        State::Drift => {
+            styled(BAD, "drift: the schema is not the expected one; `migrate up` repairs what it safely can")
+        }
+        State::Ahead => styled(
+            BAD,
+            format!("ahead: unknown versions {}; deploy the binary that knows them", report.unknown.join(", ")),
+        ),
+    };
+    anstream::println!("{}: {state}", report.service);
+    drift(&report.drift);
+}
+
+fn drift(found: &[Drift]) {
+    if found.is_empty() {
+        return;
+    }
+    if !std::io::stdout().is_terminal() {
+        found.iter().for_each(drift_line);
+        return;
+    }
+    let mut table = table(&["", "kind", "object", "problem", "expected", "actual"]);
+    for drift in found {
+        let severity = match drift.severity {
+            Severity::Error => Cell::new("error").fg(Color::Red),
+            Severity::Warning => Cell::new("warning").fg(Color::Yellow),
+        };
+        let object =
+            if drift.table == drift.object { drift.table.clone() } else { format!("{}.{}", drift.table, drift.object) };
+        table.add_row([
+            severity,
+            Cell::new(word(&drift.kind)),
+            Cell::new(object),
+            Cell::new(word(&drift.problem)),
+            Cell::new(drift.expected.as_deref().map(summary).unwrap_or_default()),
+            Cell::new(drift.actual.as_deref().map(summary).unwrap_or_default()),
+        ]);
+    }
+    anstream::println!("{table}");
+}
+
+/// One line, for logs and pipes, where a table has no width.
+fn drift_line(drift: &Drift) {
+    let side = |label: &str, text: &Option<String>| {
+        text.as_deref().map(|text| format!(" · {label} {}", summary(text))).unwrap_or_default()
+    };
+    anstream::println!(
+        "  {} {} {}.{} {}{}{}",
+        word(&drift.severity),
+        word(&drift.kind),
+        drift.table,
+        drift.object,
+        word(&drift.problem),
+        side("expected", &drift.expected),
+        side("actual", &drift.actual)
+    );
+}
+
+pub(crate) fn status(report: &StatusReport, set: &MigrationSet) {
+    let mut table = table(&["version", "name", "state"]);
+    for migration in &set.migrations {
+        let state = if report.applied.contains(&migration.version) {
+            Cell::new("applied").fg(Color::Green)
+        } else {
+            Cell::new("pending").fg(Color::Yellow)
+        };
+        table.add_row([Cell::new(&migration.version), Cell::new(&migration.name), state]);
+    }
+    for version in &report.unknown {
+        table.add_row([Cell::new(version), Cell::new(""), Cell::new("unknown to this binary").fg(Color::Red)]);
+    }
+    anstream::println!("{table}");
+    match &report.last_run {
+        Some(run) => anstream::println!(
+            "last run: {} at {} by {} with version {}{}",
+            run.outcome,
+            run.finished_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            run.database_user,
+            run.binary_version,
+            run.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
+        ),
+        None => anstream::println!("last run: none recorded"),
+    }
+}
+
+pub(crate) fn up(report: &UpReport) {
+    let count = |outcome| report.actions.iter().filter(|action| action.outcome == outcome).count();
+    if !report.actions.is_empty() {
+        anstream::println!(
+            "{}: {} statements applied, {} already there, {} repaired",
+            report.verify.service,
+            count(Outcome::Applied),
+            count(Outcome::AlreadyThere),
+            count(Outcome::Repaired)
+        );
+    }
+    for action in report.actions.iter().filter(|action| action.outcome == Outcome::Repaired) {
+        anstream::println!("  repaired  {} ({} ms)", action.statement, action.duration_ms);
+    }
+    for change in &report.data_changes {
+        anstream::println!("  data      {}: {} rows", change.description, change.rows);
+    }
+    for finding in &report.findings {
+        anstream::println!("  {} {} ({})", styled(CARE, "finding"), finding.message, finding.code);
+        anstream::println!("            keys: {}", finding.sample.join("; "));
+        anstream::println!("            {}", finding.advice);
+    }
+    blockers(&report.blockers);
+    match &report.error {
+        None => verify(&report.verify),
+        Some(error) => anstream::eprintln!("{} {}: {error}", styled(BAD, "error:"), report.verify.service),
+    }
+}
+
+fn blockers(found: &[Blocker]) {
+    for blocker in found {
+        let object = if blocker.table == blocker.object {
+            blocker.table.clone()
+        } else {
+            format!("{}.{}", blocker.table, blocker.object)
+        };
+        anstream::eprintln!("{} {object}: {}", styled(BAD, "in the way:"), blocker.reason);
+        for (label, text) in [("expected", &blocker.expected), ("actual", &blocker.actual)] {
+            if let Some(text) = text {
+                anstream::eprintln!("  {label}: {}", summary(text));
+            }
+        }
+        if blocker.rows > 0 {
+            anstream::eprintln!("  rows: {} (keys: {})", blocker.rows, blocker.sample.join("; "));
+        }
+        anstream::eprintln!("  resolve: {}", blocker.resolve);
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table
+}
+
+/// The JSON name of a unit variant.
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,178 @@
+//! What the commands answer: the shapes behind `--output json`. Names are fixed by the `migrate` contract.
+
+use serde::Serialize;
+
+use crate::blockers::Blocker;
+
+/// How the database stands to the binary.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// History and schema are as expected.
+    Match,
+    /// Versions of this binary are not recorded.
+    Pending,
+    /// All recorded, but the schema differs.
+    Drift,
+    /// The history has versions that this binary does not know.
+    Ahead,
+}
+
+/// How bad a difference is.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Can break the service or lose integrity.
+    Error,
+    /// Harmless, but not as expected.
+    Warning,
+}
+
+/// What kind of object differs.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A table.
+    Table,
+    /// A column.
+    Column,
+    /// A constraint.
+    Constraint,
+    /// An index that backs no constraint.
+    Index,
+    /// A trigger.
+    Trigger,
+    /// A seeded row.
+    Seed,
+    /// The history table.
+    History,
+}
+
+/// In which way it differs.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// Expected and not there.
+    Missing,
+    /// There, in another shape.
+    Different,
+    /// There and not expected.
+    Unexpected,
+    /// There, but PostgreSQL does not use or enforce it.
+    Invalid,
+}
+
+/// One difference between the live and the expected schema.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Drift {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of object.
+    pub kind: Kind,
+    /// The table it belongs to.
+    pub table: String,
+    /// The object's name; for a table, the table's.
+    pub object: String,
+    /// In which way it differs.
+    pub problem: Problem,
+    /// The expected form.
+    pub expected: Option<String>,
+    /// The live form.
+    pub actual: Option<String>,
+    /// SQL that mends it without losing a row, where there is such.
+    pub repair: Option<String>,
+}
+
+/// The answer of `verify`.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// The service.
+    pub service: String,
+    /// How the database stands.
+    pub state: State,
+    /// Recorded versions of this service.
+    pub applied: Vec<String>,
+    /// Versions of this binary that are not recorded.
+    pub pending: Vec<String>,
+    /// Recorded versions that nobody here knows.
+    pub unknown: Vec<String>,
+    /// Every difference, errors first.
+    pub drift: Vec<Drift>,
+}
+
+impl VerifyReport {
+    /// The differences that count.
+    pub fn errors(&self) -> impl Iterator<Item = &Drift> {
+        self.drift.iter().filter(|drift| drift.severity == Severity::Error)
+    }
+}
+
+/// What became of a statement.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It changed something.
+    Applied,
+    /// Its effect was there.
+    AlreadyThere,
+    /// The engine mended a difference.
+    Repaired,
+}
+
+/// One statement that ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Action {
+    /// The migration's version; null for a repair of the engine.
+    pub version: Option<String>,
+    /// The statement on one line.
+    pub statement: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Rows that a run changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataChange {
+    /// The migration's version; null for a step in code.
+    pub version: Option<String>,
+    /// What was done, one sentence.
+    pub description: String,
+    /// How many rows.
+    pub rows: u64,
+}
+
+/// Something that a person should know or do.
+#[derive(Clone, Debug, Serialize)]
+pub struct FindingReport {
+    /// Stable name.
+    pub code: String,
+    /// How many rows it concerns.
+    pub count: i64,
+    /// Keys of some of them.
+    pub sample: Vec<String>,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// The answer of `up`.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpReport {
+    /// The state afterwards.
+    #[serde(flatten)]
+    pub verify: VerifyReport,
+    /// Every statement that ran, in order.
+    pub actions: Vec<Action>,
+    /// Rows that were changed.
+    pub data_changes: Vec<DataChange>,
+    /// What a person should know or do.
+    pub findings: Vec<FindingReport>,
+    /// What was in the way; then nothing was changed.
+    pub blockers: Vec<Blocker>,
+    /// Why the run ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

@@ -1,0 +1,2 @@
+-- Loses every task.
+DROP TABLE IF EXISTS tasks;

@@ -1,0 +1,2 @@
+-- Alone in its migration and outside a transaction: writers go on while it is built.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tasks_user_created_at ON tasks (user_id, created_at);
