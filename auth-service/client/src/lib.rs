@@ -1,0 +1,40 @@
+//! Offline verification of access tokens, for any service behind auth-service.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`KeySource`] | where public keys come from: [`GrpcKeySource`] asks auth-service; auth-service itself has one in process |
+//! | [`Verifier`] | checks a token against cached keys, in microseconds and without the network |
+//! | [`AuthLayer`] | tower layer: access policy of the called RPC, token, [`Principal`] into the request's extensions |
+//!
+//! Wiring, in a composition root:
+//!
+//! ```no_run
+//! # async fn wire() -> Result<(), Box<dyn std::error::Error>> {
+//! use auth_client::{AuthLayer, GrpcKeySource, Verifier, VerifierConfig};
+//!
+//! let source = GrpcKeySource::connect_lazy("http://auth:50051", Default::default())?;
+//! let verifier = Verifier::new(VerifierConfig::new("auth-service", "internal"), source);
+//! let stop = tokio_util::sync::CancellationToken::new();
+//! tokio::spawn(verifier.clone().run(stop)); // or under the service's own supervisor: without it no key ever arrives
+//! let ready = verifier.keys_ready(); // a readiness latch
+//! let layer = AuthLayer::new(verifier, "task.v1");
+//! # drop((ready, layer)); Ok(()) }
+//! ```
+//!
+//! Keys stay cached while auth-service is away; nobody is locked out by its restart.
+
+mod claims;
+mod keys;
+mod layer;
+mod principal;
+mod refusal;
+mod source;
+mod verifier;
+
+pub use claims::{Claims, TOKEN_TYPE};
+pub use keys::{KeyAlgorithm, KeyError, PublicKey};
+pub use layer::{AuthLayer, AuthService, principal_id};
+pub use principal::{Principal, PrincipalKind};
+pub use refusal::Refusal;
+pub use source::{BoxFuture, ChannelOptions, GrpcKeySource, KeySource, KeySourceError, SourceUrlError};
+pub use verifier::{TokenError, Verifier, VerifierConfig};

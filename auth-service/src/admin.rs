@@ -1,0 +1,255 @@
+//! `admin bootstrap` and `admin hash-password`.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use chrono::{DateTime, SubsecRound as _, Utc};
+use service_kit::config::{DatabaseArgs, TelemetryArgs};
+use service_kit::database::{Database, DatabaseError};
+use service_kit::telemetry;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::config::PasswordArgs;
+use crate::domain::account::{Email, Username};
+use crate::domain::password::{HashingPool, StoredHash, check_new_password};
+use crate::domain::user::NewUser;
+use crate::flows::{FlowError, name_taken};
+use crate::store::AuthStore;
+use crate::store::administrators::ExistingAccount;
+use crate::store::roles::ADMIN;
+
+/// Usage or configuration.
+const USAGE: u8 = 2;
+/// An account is there and is not as asked.
+const DIFFERENT: u8 = 3;
+/// Most bytes that are read from stdin or a hash file.
+const MOST_INPUT: u64 = 64 * 1024;
+
+/// `admin bootstrap`.
+#[derive(Debug, clap::Args)]
+pub struct BootstrapArgs {
+    /// E-mail address of the administrator.
+    #[arg(long, value_name = "EMAIL")]
+    email: String,
+    /// User name of a new account [default: what stands before the @].
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    #[command(flatten)]
+    source: HashSource,
+    /// Give an account that is there this password and the admin role, activate it and end its sessions.
+    #[arg(long)]
+    reset: bool,
+    #[command(flatten)]
+    passwords: PasswordArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+/// Where the password comes from.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct HashSource {
+    /// Argon2id PHC string of the password, in single quotes: a shell eats the $ signs otherwise.
+    #[arg(long, value_name = "PHC")]
+    password_hash: Option<String>,
+    /// File with the PHC string; white space around it does not count.
+    #[arg(long, value_name = "FILE")]
+    password_hash_file: Option<PathBuf>,
+    /// Read the password itself from stdin; one line break at its end does not count.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+/// `admin hash-password`.
+#[derive(Debug, clap::Args)]
+pub struct HashPasswordArgs {
+    #[command(flatten)]
+    passwords: PasswordArgs,
+}
+
+/// What was given to set.
+enum Wanted {
+    /// A PHC string within the bounds.
+    Hash(String),
+    /// A password that keeps the rules.
+    Password(Zeroizing<String>),
+}
+
+/// What the command works with.
+struct Tools {
+    store: AuthStore,
+    hashing: HashingPool,
+    now: DateTime<Utc>,
+}
+
+/// Makes, finds or resets an administrator.
+pub async fn bootstrap(args: BootstrapArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init_logs(&args.telemetry)?;
+    // All that can be wrong with the arguments comes before the first connection.
+    let (user, wanted) = match parse(&args).await {
+        Ok(parsed) => parsed,
+        Err(line) => return Ok(refuse(&line)),
+    };
+    let tools = Tools {
+        store: AuthStore::new(Database::new(&args.database.database_url, 1)?),
+        hashing: HashingPool::start(args.passwords.pool_of_one())?,
+        now: Utc::now().trunc_subsecs(6),
+    };
+    let found = account_of(&tools.store, &user).await;
+    match found.context("the accounts cannot be read; has auth-service migrate up been run?")? {
+        None => create(&tools, &user, &wanted).await,
+        Some(account) => {
+            if args.username.as_deref().is_some_and(|name| name != account.username) {
+                eprintln!("note: account {} has another user name, which stays", account.id);
+            }
+            settle(&tools, &account, &wanted, args.reset).await
+        }
+    }
+}
+
+async fn account_of(store: &AuthStore, user: &NewUser) -> Result<Option<ExistingAccount>, DatabaseError> {
+    store.account_by_email(user.email.as_str(), &user.email.key()).await
+}
+
+/// Reads a password from stdin and prints its hash.
+pub async fn hash_password(args: HashPasswordArgs) -> anyhow::Result<ExitCode> {
+    if let Some((variable, reason)) = args.passwords.conflict() {
+        return Ok(refuse(&format!("{variable}: {reason}")));
+    }
+    let password = match password_from_stdin().await {
+        Ok(password) => password,
+        Err(line) => return Ok(refuse(&line)),
+    };
+    if let Err(problem) = check_new_password(&password, "", "") {
+        eprintln!("warning: a new account would not be given this password: {problem}");
+    }
+    println!("{}", HashingPool::start(args.passwords.pool_of_one())?.hash(&password).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn parse(args: &BootstrapArgs) -> Result<(NewUser, Wanted), String> {
+    if let Some((variable, reason)) = args.passwords.conflict() {
+        return Err(format!("{variable}: {reason}"));
+    }
+    let email = Email::parse(&args.email).map_err(|problem| format!("--email: {problem}"))?;
+    let username = args.username.as_deref().or_else(|| args.email.split('@').next()).unwrap_or_default();
+    let username = Username::parse(username).map_err(|problem| format!("--username: {problem}"))?;
+    let hash = |flag: &str, text: &str| {
+        let parsed =
+            StoredHash::parse_within(text, &args.passwords.bounds()).map_err(|error| format!("{flag}: {error}"))?;
+        if parsed.is_weaker_than(args.passwords.cost()) {
+            eprintln!(
+                "note: this hash costs less than the configured one; the first sign-in replaces it, and then it counts as another hash here"
+            );
+        }
+        Ok::<_, String>(Wanted::Hash(text.to_owned()))
+    };
+    let wanted = match &args.source {
+        HashSource { password_hash: Some(text), .. } => hash("--password-hash", text.trim())?,
+        HashSource { password_hash_file: Some(path), .. } => {
+            let text = tokio::fs::read_to_string(path).await;
+            let text =
+                text.map_err(|error| format!("--password-hash-file: {} cannot be read: {error}", path.display()))?;
+            hash("--password-hash-file", text.trim())?
+        }
+        HashSource { .. } => {
+            let password = password_from_stdin().await?;
+            let checked = check_new_password(&password, email.as_str(), username.as_str());
+            checked.map_err(|problem| format!("--password-stdin: {problem}"))?;
+            Wanted::Password(password)
+        }
+    };
+    Ok((NewUser { id: Uuid::now_v7(), email, username }, wanted))
+}
+
+/// Makes the account; when another run has just made it, that one is settled like any that is there.
+async fn create(tools: &Tools, user: &NewUser, wanted: &Wanted) -> anyhow::Result<ExitCode> {
+    let hash = hash_of(tools, wanted).await?;
+    match tools.store.administrator_create(user, &hash, tools.now).await.map_err(name_taken) {
+        Ok(()) => {
+            println!("created administrator {}", user.id);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(taken @ (FlowError::EmailTaken | FlowError::UsernameTaken)) => {
+            match account_of(&tools.store, user).await? {
+                Some(account) => settle(tools, &account, wanted, false).await,
+                None if matches!(taken, FlowError::UsernameTaken) => {
+                    anyhow::bail!("another account has this user name: choose one with --username")
+                }
+                None => Err(taken.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An account is there: as asked, to be reset, or to be reported.
+async fn settle(tools: &Tools, account: &ExistingAccount, wanted: &Wanted, reset: bool) -> anyhow::Result<ExitCode> {
+    let id = account.id;
+    if reset {
+        let ended = tools.store.administrator_reset(id, &hash_of(tools, wanted).await?, tools.now).await?;
+        println!("reset account {id}: password set, role {ADMIN}, active, {ended} session(s) ended");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut differences = Vec::new();
+    if !has_password(tools, account, wanted).await? {
+        differences.push("another password hash".to_owned());
+    }
+    if account.role != ADMIN {
+        differences.push(format!("the role {}", account.role));
+    }
+    if !account.is_active {
+        differences.push("been deactivated".to_owned());
+    }
+    if differences.is_empty() {
+        println!("administrator {id} is there as asked");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let differences = differences.join(" and ");
+    eprintln!(
+        "error: account {id} is there but has {differences}; it is left as it is; to set it as asked add --reset"
+    );
+    Ok(ExitCode::from(DIFFERENT))
+}
+
+async fn has_password(tools: &Tools, account: &ExistingAccount, wanted: &Wanted) -> anyhow::Result<bool> {
+    match wanted {
+        Wanted::Hash(hash) => Ok(*hash == account.password_hash),
+        Wanted::Password(password) => match StoredHash::parse(&account.password_hash) {
+            Ok(stored) => Ok(tools.hashing.verify(password, Some(stored)).await?),
+            Err(_) => Ok(false),
+        },
+    }
+}
+
+async fn hash_of(tools: &Tools, wanted: &Wanted) -> anyhow::Result<String> {
+    match wanted {
+        Wanted::Hash(hash) => Ok(hash.clone()),
+        Wanted::Password(password) => Ok(tools.hashing.hash(password).await?),
+    }
+}
+
+/// The whole of stdin without one line break at its end.
+async fn password_from_stdin() -> Result<Zeroizing<String>, String> {
+    let read = tokio::task::spawn_blocking(|| {
+        let mut text = Zeroizing::new(String::new());
+        std::io::stdin().take(MOST_INPUT).read_to_string(&mut text).map(|_| text)
+    });
+    let text = read.await.map_err(|error| format!("stdin: {error}"))?;
+    let text = text.map_err(|error| format!("stdin: expected a password in UTF-8: {error}"))?;
+    let password = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    match password.is_empty() {
+        true => Err("stdin: expected a password, found nothing".to_owned()),
+        false => Ok(Zeroizing::new(password.to_owned())),
+    }
+}
+
+fn refuse(line: &str) -> ExitCode {
+    eprintln!("error: {}", line.replace('\n', " "));
+    ExitCode::from(USAGE)
+}

@@ -1,0 +1,136 @@
+//! The composition root: the only file that knows all parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use auth_client::{AuthLayer, Verifier, VerifierConfig};
+use chrono::Utc;
+use proto::auth::v1;
+use proto::auth::v1::audit_service_server::AuditServiceServer;
+use proto::auth::v1::auth_service_server::AuthServiceServer;
+use proto::auth::v1::role_service_server::RoleServiceServer;
+use proto::auth::v1::service_account_service_server::ServiceAccountServiceServer;
+use proto::auth::v1::token_service_server::TokenServiceServer;
+use proto::auth::v1::user_service_server::UserServiceServer;
+use service_kit::database::Database;
+use service_kit::readiness::Readiness;
+use service_kit::server::{MESSAGE_LIMIT, ServerBuilder};
+use service_kit::status::Reason as _;
+use service_kit::tasks::Supervisor;
+use service_kit::telemetry::Metrics;
+
+use crate::cli::ServeArgs;
+use crate::config::SignUpPolicy;
+use crate::domain::password::HashingPool;
+use crate::domain::sealing::SealingKey;
+use crate::domain::signing_key::KeyRing;
+use crate::errors::AuthReason;
+use crate::flows::Flows;
+use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
+use crate::keys::Keys;
+use crate::store::AuthStore;
+use crate::{background, migrate, migrations};
+
+/// How long a start waits to look at the stored keys; a database that is away is waited for later, with the service not ready.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// The keys are in this process, so looking at them often costs nothing.
+const KEY_REFRESH: Duration = Duration::from_secs(5);
+
+/// A setting that reads well and yet cannot be used: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}: {reason}")]
+pub struct ConfigurationError {
+    variable: &'static str,
+    reason: String,
+}
+
+/// Serves until told to stop.
+pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
+    configuration_check(&args)?;
+    let unprotected = proto::policy::missing(AuthReason::DOMAIN);
+    anyhow::ensure!(
+        unprotected.is_empty(),
+        "RPCs without an access policy: {}; give each the option access",
+        unprotected.join(", ")
+    );
+    if args.mail.smtp_url.is_some() {
+        tracing::warn!("SMTP_URL is set, but this version sends no mail");
+    }
+
+    let database = Database::new(&args.database.database_url, args.database.database_max_connections)?;
+    let store = AuthStore::new(database.clone());
+    let sealing = args.keys.key_encryption_key.0;
+    keys_first_look(&store, &sealing).await?;
+
+    let keys = Keys::default();
+    let config = VerifierConfig {
+        refresh_interval: KEY_REFRESH,
+        ..VerifierConfig::new(&args.tokens.jwt_issuer, &args.tokens.jwt_audience)
+    };
+    let verifier = Verifier::new(config, keys.clone());
+    let flows = Flows {
+        store: store.clone(),
+        hashing: HashingPool::start(args.passwords.pool(&args.hashing))
+            .context("the hashing threads cannot be started")?,
+        keys: keys.clone(),
+        settings: Arc::new(args.tokens.settings()),
+        sign_up_open: args.accounts.sign_up == SignUpPolicy::Open,
+    };
+
+    let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
+    let supervisor = Supervisor::new();
+    background::spawn_all(
+        &supervisor,
+        &readiness,
+        background::Parts {
+            database: database.clone(),
+            connector: migrate::EngineConnections::new(args.database.database_url),
+            migrations: migrations::set()?,
+            verifier: verifier.clone(),
+            store,
+            sealing,
+            keys: keys.clone(),
+        },
+    );
+    let pool = database.clone();
+    metrics.before_scrape(move || pool.record_metrics());
+
+    let served = ServerBuilder::new(args.listen, args.tls, args.shutdown, readiness)
+        .descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .add_service(AuthServiceServer::new(AuthService::new(flows)).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(UserServiceServer::new(UserService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(RoleServiceServer::new(RoleService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(TokenServiceServer::new(TokenService::new(keys)).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(ServiceAccountServiceServer::new(ServiceAccountService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(AuditServiceServer::new(AuditService).max_decoding_message_size(MESSAGE_LIMIT))
+        .auth_layer(AuthLayer::new(verifier, AuthReason::DOMAIN))
+        .principal(auth_client::principal_id)
+        .metrics(metrics)
+        .supervisor(supervisor)
+        .serve()
+        .await;
+    database.close();
+    Ok(served?)
+}
+
+/// What `serve` checks of its settings before it opens anything, beyond their form.
+pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
+    if let Some((variable, reason)) = args.passwords.conflict() {
+        return Err(ConfigurationError { variable, reason }.into());
+    }
+    if args.tokens.refresh_token_ttl > args.tokens.session_ttl {
+        let reason = "is longer than SESSION_TTL; expected at most that".to_owned();
+        return Err(ConfigurationError { variable: "REFRESH_TOKEN_TTL", reason }.into());
+    }
+    Ok(())
+}
+
+/// A wrong KEY_ENCRYPTION_KEY is best told before anything is served. Whatever else is wrong shows in readiness.
+async fn keys_first_look(store: &AuthStore, sealing: &SealingKey) -> Result<(), ConfigurationError> {
+    let Ok(Ok(stored)) = tokio::time::timeout(FIRST_LOOK, store.signing_keys_list()).await else { return Ok(()) };
+    match KeyRing::open(stored, sealing, Utc::now()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ConfigurationError { variable: "KEY_ENCRYPTION_KEY", reason: error.to_string() }),
+    }
+}

@@ -1,0 +1,164 @@
+//! What runs beside the calls, each under the supervisor: the readiness latches and the signing keys.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use auth_client::Verifier;
+use chrono::Utc;
+use migration_engine::{Connect as _, MigrationSet, Severity, State};
+use service_kit::database::Database;
+use service_kit::readiness::Readiness;
+use service_kit::tasks::{Supervisor, TaskError};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::sealing::SealingKey;
+use crate::keys::Keys;
+use crate::migrate::EngineConnections;
+use crate::store::AuthStore;
+use crate::store::signing_keys::KeyStoreError;
+
+/// Latch: the database answers.
+pub const DATABASE: &str = "database";
+/// Latch: the schema is the expected one.
+pub const SCHEMA: &str = "schema";
+/// Latch: there are keys to sign and verify with.
+pub const KEYS: &str = "keys";
+
+/// A lost database is noticed within about this time.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(2);
+/// The catalog is compared this often while it fits, so that drift is noticed.
+const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
+/// And this often while it does not: a start waits for the migration.
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+/// One comparison takes a handful of round trips.
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(10);
+/// A key that another replica made is known after this time: much less than the overlap of a rotation.
+const KEYS_INTERVAL: Duration = Duration::from_secs(10);
+/// While there are none, or the schema is not there yet.
+const KEYS_RETRY: Duration = Duration::from_millis(250);
+
+/// What the tasks work with.
+pub struct Parts {
+    pub database: Database,
+    pub connector: EngineConnections,
+    pub migrations: MigrationSet,
+    pub verifier: Verifier,
+    pub store: AuthStore,
+    pub sealing: Arc<SealingKey>,
+    pub keys: Keys,
+}
+
+/// Spawns all of them.
+pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
+    let Parts { database, connector, migrations, verifier, store, sealing, keys } = parts;
+    let watch = KeysWatch { store, sealing, keys, verifier: verifier.clone(), readiness: readiness.clone() };
+    supervisor.spawn("keys_watch", |stop| watch.run(stop));
+    supervisor.spawn("keys_fetch", |stop| async move {
+        verifier.run(stop).await;
+        Ok(())
+    });
+    let latches = readiness.clone();
+    supervisor.spawn("database_watch", |stop| database_watch(database, latches, stop));
+    let latches = readiness.clone();
+    supervisor.spawn("schema_watch", |stop| schema_watch(connector, migrations, latches, stop));
+}
+
+async fn database_watch(database: Database, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
+    loop {
+        let state = database.ping().await;
+        readiness.set(DATABASE, state.map_err(|error| error.to_string()));
+        if stopped_within(&stop, DATABASE_INTERVAL).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn schema_watch(
+    connector: EngineConnections,
+    migrations: MigrationSet,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        let checked = tokio::time::timeout(SCHEMA_TIMEOUT, schema_check(&connector, &migrations)).await;
+        let state = checked.unwrap_or_else(|_| Err("the schema could not be read in time".to_owned()));
+        let pause = if state.is_ok() { SCHEMA_INTERVAL } else { SCHEMA_RETRY };
+        readiness.set(SCHEMA, state);
+        if stopped_within(&stop, pause).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Compares history and catalog with what this binary expects; also sets the gauges that alerts look at.
+async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) -> Result<(), String> {
+    let client = connector.connect().await.map_err(|error| error.to_string())?;
+    let report = migration_engine::verify(&client, migrations).await.map_err(|error| error.to_string())?;
+    let errors = report.drift.iter().filter(|drift| drift.severity == Severity::Error).count();
+    metrics::gauge!("migration_pending").set(gauge_of(report.pending.len()));
+    metrics::gauge!("schema_drift_objects").set(gauge_of(errors));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!("schema_last_verified_timestamp_seconds").set(now.as_secs_f64());
+    match report.state {
+        State::Match => Ok(()),
+        State::Pending => Err(format!("{} migrations are pending: run auth-service migrate up", report.pending.len())),
+        State::Drift => {
+            Err(format!("the schema differs from the expected one in {errors} places: run auth-service migrate verify"))
+        }
+        State::Ahead => Err("the database is newer than this binary: deploy the newer one".to_owned()),
+    }
+}
+
+/// Loads the keys, makes the first one, and takes up those that others make.
+struct KeysWatch {
+    store: AuthStore,
+    sealing: Arc<SealingKey>,
+    keys: Keys,
+    verifier: Verifier,
+    readiness: Readiness,
+}
+
+impl KeysWatch {
+    /// Ends with an error when a stored key does not open: signing with a key of our own would split the replicas.
+    async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
+        loop {
+            let state = self.load().await?;
+            let pause = if state.is_ok() { KEYS_INTERVAL } else { KEYS_RETRY };
+            self.readiness.set(KEYS, state);
+            if stopped_within(&stop, pause).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The state of the latch. Keys at hand stay usable while the database is away.
+    async fn load(&self) -> Result<Result<(), String>, TaskError> {
+        let schema_fits = !self.readiness.not_ready().contains_key(SCHEMA);
+        if schema_fits {
+            match self.store.signing_keys_ensure(&self.sealing, Utc::now()).await {
+                Ok(ring) => self.keys.set(ring),
+                Err(KeyStoreError::Ring(error)) => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, "the signing keys cannot be read"),
+            }
+        }
+        let ring = self.keys.ring();
+        if ring.signing(Utc::now()).is_none() {
+            let waiting = if schema_fits { "there is no signing key" } else { "waiting for the schema" };
+            return Ok(Err(waiting.to_owned()));
+        }
+        let mut ready = self.verifier.keys_ready();
+        match tokio::time::timeout(Duration::from_secs(5), ready.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(Ok(())),
+            _ => Ok(Err("the verifier has no keys".to_owned())),
+        }
+    }
+}
+
+/// Sleeps; `true` when told to stop meanwhile.
+async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
+    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
+}
+
+fn gauge_of(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}

@@ -1,0 +1,134 @@
+//! Access tokens: JWTs of RFC 9068, signed with the key that is active.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use auth_client::{Claims, TOKEN_TYPE};
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, Header};
+use uuid::Uuid;
+
+use super::signing_key::KeyRing;
+
+/// Who issues tokens, for whom, and how long they last.
+#[derive(Debug, Clone)]
+pub struct TokenSettings {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Life of a refresh token that is not used.
+    pub refresh_ttl: Duration,
+    /// Life of a session, however often it is refreshed.
+    pub session_ttl: Duration,
+}
+
+/// For whom a token is.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The user.
+    pub user_id: Uuid,
+    /// The session.
+    pub session_id: Uuid,
+    /// Name of the user's role.
+    pub role: String,
+    /// What the role may do.
+    pub permissions: BTreeSet<String>,
+}
+
+/// A signed token.
+pub struct AccessToken {
+    /// The JWT.
+    pub text: String,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// There is no key that signs now, or it failed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no signing key can be used")]
+pub struct NoSigningKey;
+
+/// Issues an access token.
+///
+/// # Errors
+/// [`NoSigningKey`].
+pub fn issue(
+    subject: Subject,
+    settings: &TokenSettings,
+    ring: &KeyRing,
+    now: DateTime<Utc>,
+) -> Result<AccessToken, NoSigningKey> {
+    let key = ring.signing(now).ok_or(NoSigningKey)?;
+    let issued_at = u64::try_from(now.timestamp()).map_err(|_| NoSigningKey)?;
+    let expires = issued_at + settings.access_ttl.as_secs();
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(TOKEN_TYPE.to_owned());
+    header.kid = Some(key.stored.kid.clone());
+    let claims = Claims {
+        iss: settings.issuer.clone(),
+        aud: settings.audience.clone(),
+        sub: subject.user_id.to_string(),
+        exp: expires,
+        iat: issued_at,
+        nbf: issued_at,
+        jti: Uuid::new_v4().to_string(),
+        sid: Some(subject.session_id.to_string()),
+        role: subject.role,
+        permissions: subject.permissions,
+    };
+    let text = jsonwebtoken::encode(&header, &claims, key.signing()).map_err(|_| NoSigningKey)?;
+    let expires_at =
+        i64::try_from(expires).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0)).ok_or(NoSigningKey)?;
+    Ok(AccessToken { text, expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use auth_client::{BoxFuture, KeySource, KeySourceError, PublicKey, Verifier, VerifierConfig};
+
+    use super::*;
+    use crate::domain::sealing::SealingKey;
+    use crate::domain::signing_key::StoredKey;
+
+    struct Ring(StoredKey);
+
+    impl KeySource for Ring {
+        fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<PublicKey>, KeySourceError>> {
+            let key = PublicKey::ed25519(&self.0.kid, &self.0.public_key).map_err(KeySourceError::Unusable);
+            Box::pin(std::future::ready(key.map(|key| vec![key])))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_issued_here_verifies_there() {
+        let now = Utc::now();
+        let sealing = SealingKey::new(&[1; 32]).unwrap();
+        let stored = StoredKey::generate(&sealing, now).unwrap();
+        let ring = KeyRing::open(vec![stored.clone()], &sealing, now).unwrap();
+        let settings = TokenSettings {
+            issuer: "auth-service".to_owned(),
+            audience: "internal".to_owned(),
+            access_ttl: Duration::from_secs(900),
+            refresh_ttl: Duration::ZERO,
+            session_ttl: Duration::ZERO,
+        };
+        let subject = Subject {
+            user_id: Uuid::now_v7(),
+            session_id: Uuid::now_v7(),
+            role: "admin".to_owned(),
+            permissions: BTreeSet::from(["tasks.read".to_owned()]),
+        };
+        let token = issue(subject.clone(), &settings, &ring, now).unwrap();
+
+        let verifier = Verifier::new(VerifierConfig::new("auth-service", "internal"), Ring(stored));
+        tokio::spawn(verifier.clone().run(tokio_util::sync::CancellationToken::new()));
+        let principal = verifier.verify(&token.text).await.unwrap();
+        assert_eq!((principal.id, principal.session_id), (subject.user_id, Some(subject.session_id)));
+        assert_eq!((&principal.role, &principal.permissions), (&subject.role, &subject.permissions));
+        assert_eq!(token.expires_at.timestamp() - now.timestamp(), 900);
+        assert!(issue(subject, &settings, &KeyRing::default(), now).is_err());
+    }
+}

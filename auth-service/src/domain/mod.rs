@@ -1,0 +1,10 @@
+//! Rules and values of the domain: no gRPC, no SQL.
+
+pub mod access_token;
+pub mod account;
+pub mod login_key;
+pub mod password;
+pub mod refresh_token;
+pub mod sealing;
+pub mod signing_key;
+pub mod user;

@@ -1,0 +1,210 @@
+//! The keys that sign access tokens: how one is made, where it is in its life, and which one signs now.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use jsonwebtoken::EncodingKey;
+
+use super::sealing::{CryptoFailure, OpenError, SealingKey};
+
+/// `signing_keys.algorithm` and the `alg` of tokens.
+pub const ED25519_ALGORITHM: &str = "EdDSA";
+
+/// A key as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// Id.
+    pub kid: String,
+    /// `EdDSA`.
+    pub algorithm: String,
+    /// The 32 bytes of an Ed25519 key.
+    pub public_key: Vec<u8>,
+    /// PKCS#8, sealed under `KEY_ENCRYPTION_KEY` with the kid as owner.
+    pub private_key_sealed: Vec<u8>,
+    /// When it signs its first token.
+    pub activates_at: DateTime<Utc>,
+    /// When it stops signing; `None`: it has no successor yet.
+    pub retires_at: Option<DateTime<Utc>>,
+    /// When it leaves the list.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Where a key is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Published so that everybody knows it before it signs.
+    Published,
+    /// May sign.
+    Active,
+    /// Signs no more; its tokens are still good.
+    Retiring,
+    /// Its last token has ended.
+    Expired,
+}
+
+impl StoredKey {
+    /// A new Ed25519 key. The kid is the key's thumbprint (RFC 7638).
+    ///
+    /// # Errors
+    /// The cryptographic library fails.
+    pub fn generate(sealing: &SealingKey, activates_at: DateTime<Utc>) -> Result<Self, CryptoFailure> {
+        let pair = Ed25519KeyPair::generate()?;
+        let public_key = pair.public_key().as_ref().to_vec();
+        let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(&public_key));
+        let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, jwk.as_bytes()));
+        let private_key_sealed = sealing.seal(pair.to_pkcs8()?.as_ref(), &kid)?;
+        Ok(Self {
+            kid,
+            algorithm: ED25519_ALGORITHM.to_owned(),
+            public_key,
+            private_key_sealed,
+            activates_at,
+            retires_at: None,
+            expires_at: None,
+        })
+    }
+
+    /// Its state at a time.
+    pub fn state(&self, now: DateTime<Utc>) -> KeyState {
+        let past = |time: Option<DateTime<Utc>>| time.is_some_and(|time| time <= now);
+        if past(self.expires_at) {
+            KeyState::Expired
+        } else if past(self.retires_at) {
+            KeyState::Retiring
+        } else if self.activates_at <= now {
+            KeyState::Active
+        } else {
+            KeyState::Published
+        }
+    }
+}
+
+/// Why the stored keys cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRingError {
+    /// The sealed private part does not open.
+    #[error("the stored signing key {kid} does not open with KEY_ENCRYPTION_KEY: set the key that it was sealed with")]
+    WrongEncryptionKey {
+        /// Which key.
+        kid: String,
+    },
+    /// A row that this version cannot have written.
+    #[error("the stored signing key {kid} is not an Ed25519 key: repair or delete its row in signing_keys")]
+    Malformed {
+        /// Which key.
+        kid: String,
+    },
+}
+
+/// All keys that count now, opened. Replaced as a whole when the stored keys change.
+#[derive(Clone, Default)]
+pub struct KeyRing {
+    keys: Vec<RingKey>,
+}
+
+/// A key of the ring.
+#[derive(Clone)]
+pub struct RingKey {
+    /// As stored.
+    pub stored: StoredKey,
+    signing: Arc<EncodingKey>,
+}
+
+impl RingKey {
+    /// The private part.
+    pub fn signing(&self) -> &EncodingKey {
+        &self.signing
+    }
+}
+
+impl KeyRing {
+    /// Opens all keys that have not expired.
+    ///
+    /// # Errors
+    /// The first that does not open.
+    pub fn open(stored: Vec<StoredKey>, sealing: &SealingKey, now: DateTime<Utc>) -> Result<Self, KeyRingError> {
+        let living = stored.into_iter().filter(|key| key.state(now) != KeyState::Expired);
+        Ok(Self { keys: living.map(|key| RingKey::open(key, sealing)).collect::<Result<_, _>>()? })
+    }
+
+    /// The key that signs now: of the active ones the youngest, so that all replicas choose alike.
+    pub fn signing(&self, now: DateTime<Utc>) -> Option<&RingKey> {
+        let active = self.keys.iter().filter(|key| key.stored.state(now) == KeyState::Active);
+        active.max_by(|one, other| {
+            (one.stored.activates_at, &one.stored.kid).cmp(&(other.stored.activates_at, &other.stored.kid))
+        })
+    }
+
+    /// The keys to publish.
+    pub fn published(&self, now: DateTime<Utc>) -> impl Iterator<Item = &StoredKey> {
+        self.keys.iter().map(|key| &key.stored).filter(move |key| key.state(now) != KeyState::Expired)
+    }
+}
+
+impl RingKey {
+    fn open(stored: StoredKey, sealing: &SealingKey) -> Result<Self, KeyRingError> {
+        let malformed = || KeyRingError::Malformed { kid: stored.kid.clone() };
+        if stored.algorithm != ED25519_ALGORITHM || stored.public_key.len() != 32 {
+            return Err(malformed());
+        }
+        let opened = sealing.open(&stored.private_key_sealed, &stored.kid);
+        let pkcs8 = opened.map_err(|OpenError| KeyRingError::WrongEncryptionKey { kid: stored.kid.clone() })?;
+        // Also proves that the private part belongs to the public one.
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| malformed())?;
+        if pair.public_key().as_ref() != stored.public_key {
+            return Err(malformed());
+        }
+        Ok(Self { signing: Arc::new(EncodingKey::from_ed_der(&pkcs8)), stored })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn sealing(byte: u8) -> SealingKey {
+        SealingKey::new(&[byte; 32]).unwrap()
+    }
+
+    #[test]
+    fn a_key_opens_with_its_own_encryption_key_only() {
+        let now = Utc::now();
+        let key = StoredKey::generate(&sealing(1), now).unwrap();
+        assert!(KeyRing::open(vec![key.clone()], &sealing(1), now).unwrap().signing(now).is_some());
+        let refused = KeyRing::open(vec![key.clone()], &sealing(2), now).err().unwrap();
+        assert_eq!(refused, KeyRingError::WrongEncryptionKey { kid: key.kid.clone() });
+        let moved = StoredKey { kid: "another".to_owned(), ..key.clone() };
+        assert!(KeyRing::open(vec![moved], &sealing(1), now).is_err(), "a private part cannot be moved to another kid");
+        let swapped = StoredKey { public_key: vec![0; 32], ..key };
+        assert!(matches!(
+            KeyRing::open(vec![swapped], &sealing(1), now).err().unwrap(),
+            KeyRingError::Malformed { .. }
+        ));
+    }
+
+    #[test]
+    fn rotation_publishes_before_it_signs_and_keeps_the_old_key_until_its_tokens_end() {
+        let now = Utc::now();
+        let at = |minutes| now + TimeDelta::minutes(minutes);
+        let old = StoredKey {
+            retires_at: Some(at(5)),
+            expires_at: Some(at(21)),
+            ..StoredKey::generate(&sealing(1), at(-60)).unwrap()
+        };
+        let new = StoredKey::generate(&sealing(1), at(5)).unwrap();
+        let ring = KeyRing::open(vec![old.clone(), new.clone()], &sealing(1), now).unwrap();
+        let signing = |minutes| ring.signing(at(minutes)).map(|key| key.stored.kid.clone());
+        let published = |minutes| ring.published(at(minutes)).count();
+        assert_eq!((signing(0), published(0)), (Some(old.kid.clone()), 2));
+        assert_eq!((signing(5), published(5)), (Some(new.kid.clone()), 2));
+        assert_eq!((signing(21), published(21)), (Some(new.kid.clone()), 1));
+        assert_eq!(old.state(at(6)), KeyState::Retiring);
+        assert_eq!(new.state(at(4)), KeyState::Published);
+    }
+}

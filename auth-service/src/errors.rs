@@ -1,0 +1,101 @@
+//! The errors of auth.v1: one table of reasons. Which error type where:
+//!
+//! - `domain` has an error per rule; `store` says [`service_kit::database::DatabaseError`];
+//! - `flows` says [`FlowError`], which carries the others;
+//! - `grpc` turns that into a [`Problem`], here, and that into a status. Public text is constant.
+//!
+//! Reasons that the access layer answers before a handler is reached stand in `auth_client::Refusal`.
+
+use std::time::Duration;
+
+use service_kit::status;
+
+use crate::domain::password::HashingBusy;
+use crate::flows::FlowError;
+
+service_kit::reasons! {
+    /// Why a call failed, as `google.rpc.ErrorInfo.reason`; documented for callers in `auth/v1/error_reason.proto`.
+    pub enum AuthReason("auth.v1") {
+        /// Login and password do not fit; never which of the two.
+        CredentialsInvalid = "CREDENTIALS_INVALID", Unauthenticated, "Login or password is wrong.";
+        /// The refresh token is unknown, used, expired or revoked.
+        RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", Unauthenticated, "The refresh token is not valid. Sign in again.";
+        /// No verified caller where there must be one: the access layer is not in place.
+        TokenMissing = "TOKEN_MISSING", Unauthenticated, "Send an access token.";
+        /// The session or the account behind the token is gone.
+        TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "The session has ended. Sign in again.";
+        /// Another account has the e-mail address.
+        EmailTaken = "EMAIL_TAKEN", AlreadyExists, "Another account has this e-mail address.";
+        /// Another account has the user name.
+        UsernameTaken = "USERNAME_TAKEN", AlreadyExists, "Another account has this user name.";
+        /// No such account.
+        UserNotFound = "USER_NOT_FOUND", NotFound, "There is no such user.";
+        /// This installation takes no new accounts from outside.
+        SignUpClosed = "SIGN_UP_CLOSED", PermissionDenied, "New accounts are made by an administrator here.";
+        /// Too many passwords are being checked.
+        HashingBusy = "HASHING_BUSY", ResourceExhausted, "Too many passwords are being checked. Try again.";
+        /// Nothing to sign with, yet.
+        KeysUnavailable = "KEYS_UNAVAILABLE", Unavailable, "Tokens cannot be signed at the moment. Try again.";
+    }
+}
+
+/// An error on its way to the client.
+pub type Problem = status::Problem<AuthReason>;
+
+/// When to come back while there are no keys: they are looked for every second.
+const KEYS_RETRY: Duration = Duration::from_secs(2);
+
+/// What a failed flow means to a caller. Logs what is not the caller's doing.
+pub fn flow_problem(operation: &'static str, error: &FlowError) -> Problem {
+    match error {
+        FlowError::CredentialsRefused => AuthReason::CredentialsInvalid.into(),
+        FlowError::RefreshTokenRefused => AuthReason::RefreshTokenInvalid.into(),
+        FlowError::CallerGone => AuthReason::TokenRevoked.into(),
+        FlowError::SignUpClosed => AuthReason::SignUpClosed.into(),
+        FlowError::EmailTaken => {
+            Problem::new(AuthReason::EmailTaken).field("email", "expected an address that no account has")
+        }
+        FlowError::UsernameTaken => {
+            Problem::new(AuthReason::UsernameTaken).field("username", "expected a name that no account has")
+        }
+        FlowError::Hashing(HashingBusy::Full { retry_after }) => {
+            Problem::new(AuthReason::HashingBusy).retry_after(*retry_after)
+        }
+        FlowError::Keys(_) => Problem::new(AuthReason::KeysUnavailable).retry_after(KEYS_RETRY),
+        FlowError::Hashing(HashingBusy::Gone) | FlowError::Crypto(_) => status::internal_problem(operation, error),
+        FlowError::Database(error) => status::database_problem(operation, error),
+    }
+}
+
+/// The answer of every RPC that a later release brings.
+pub fn not_implemented<T>() -> Result<T, tonic::Status> {
+    Err(Problem::new(AuthReason::NotImplemented).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use service_kit::status::Reason as _;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound_and_documented() {
+        assert_eq!(status::table_errors::<AuthReason>(), Vec::<String>::new());
+        let documented: BTreeSet<_> =
+            (0..100).filter_map(|n| proto::auth::v1::ErrorReason::try_from(n).ok()).map(|r| r.reason()).collect();
+        let undocumented: Vec<_> =
+            AuthReason::all().iter().map(|reason| reason.name()).filter(|name| !documented.contains(name)).collect();
+        assert_eq!(undocumented, Vec::<&str>::new(), "describe these in proto/auth/v1/error_reason.proto");
+    }
+
+    #[test]
+    fn flow_errors_have_their_reasons() {
+        let reason = |error| flow_problem("x", &error).reason();
+        assert_eq!(reason(FlowError::CredentialsRefused), AuthReason::CredentialsInvalid);
+        assert_eq!(reason(FlowError::EmailTaken), AuthReason::EmailTaken);
+        assert_eq!(reason(FlowError::Hashing(HashingBusy::Full { retry_after: KEYS_RETRY })), AuthReason::HashingBusy);
+        assert_eq!(reason(FlowError::Hashing(HashingBusy::Gone)), AuthReason::Internal);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the calls do: rules from `domain`, rows from `store`, hashes from the pool, tokens from the keys. No gRPC here.
+
+mod refresh;
+mod sign_in;
+mod sign_up;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use service_kit::database::DatabaseError;
+use uuid::Uuid;
+
+use crate::domain::access_token::{self, AccessToken, NoSigningKey, Subject, TokenSettings};
+use crate::domain::password::{HashingBusy, HashingPool};
+use crate::domain::refresh_token::RefreshToken;
+use crate::domain::sealing::CryptoFailure;
+use crate::domain::signing_key::KeyRing;
+use crate::domain::user::User;
+use crate::keys::Keys;
+use crate::store::AuthStore;
+use crate::store::sessions::NewSession;
+
+pub use sign_up::{SignUp, name_taken};
+
+/// Why a call could not do its work. The first three are the caller's to know; the rest is told in general words.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// Login and password do not fit, or the account may not sign in.
+    #[error("credentials refused")]
+    CredentialsRefused,
+    /// The refresh token does not count.
+    #[error("refresh token refused")]
+    RefreshTokenRefused,
+    /// The token was good once; its session or user is gone.
+    #[error("the caller's session or account is gone")]
+    CallerGone,
+    /// This installation takes no new accounts.
+    #[error("sign-up is closed")]
+    SignUpClosed,
+    /// Another account has the e-mail address.
+    #[error("e-mail taken")]
+    EmailTaken,
+    /// Another account has the user name.
+    #[error("user name taken")]
+    UsernameTaken,
+    /// The hashing threads have too much to do.
+    #[error(transparent)]
+    Hashing(#[from] HashingBusy),
+    /// Nothing to sign with.
+    #[error(transparent)]
+    Keys(#[from] NoSigningKey),
+    /// The cryptographic library.
+    #[error(transparent)]
+    Crypto(#[from] CryptoFailure),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// What the flows work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Flows {
+    /// The rows.
+    pub store: AuthStore,
+    /// The hashes.
+    pub hashing: HashingPool,
+    /// The keys.
+    pub keys: Keys,
+    /// Who issues tokens and how long they last.
+    pub settings: Arc<TokenSettings>,
+    /// Whether strangers may sign up.
+    pub sign_up_open: bool,
+}
+
+/// From where a session is begun.
+#[derive(Debug, Clone, Default)]
+pub struct Device {
+    /// The client's `user-agent`, shortened.
+    pub user_agent: Option<String>,
+    /// Its address.
+    pub source_address: Option<String>,
+}
+
+/// The tokens of a session.
+pub struct IssuedTokens {
+    /// The JWT.
+    pub access: AccessToken,
+    /// Its life in whole seconds.
+    pub access_ttl_seconds: i32,
+    /// The refresh token.
+    pub refresh: RefreshToken,
+    /// When that ends if it is not used.
+    pub refresh_expires_at: DateTime<Utc>,
+}
+
+/// An account that has just begun a session.
+pub struct NewlySignedIn {
+    /// The account.
+    pub user: User,
+    /// Its tokens.
+    pub tokens: IssuedTokens,
+}
+
+/// The time of a call: PostgreSQL keeps microseconds.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+impl Flows {
+    /// The caller's own account.
+    ///
+    /// # Errors
+    /// [`FlowError::CallerGone`] when the account is inactive or deleted or the session has ended.
+    pub async fn me(&self, user_id: Uuid, session_id: Uuid) -> Result<User, FlowError> {
+        self.store.user_of_session(user_id, session_id, now()).await?.ok_or(FlowError::CallerGone)
+    }
+
+    /// Ends the session of a refresh token; gives whose it was. Unknown tokens are no error.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn sign_out(&self, token: &RefreshToken) -> Result<Option<Uuid>, FlowError> {
+        Ok(self.store.session_end_by_token(&token.hash(), now()).await?)
+    }
+
+    /// The keys to sign with. Asked before anything expensive or lasting is done.
+    fn ring(&self, now: DateTime<Utc>) -> Result<Arc<KeyRing>, NoSigningKey> {
+        let ring = self.keys.ring();
+        ring.signing(now).is_some().then_some(()).ok_or(NoSigningKey)?;
+        Ok(ring)
+    }
+
+    /// A session that begins now, and its refresh token.
+    fn new_session(&self, device: Device, now: DateTime<Utc>) -> Result<(NewSession, RefreshToken), CryptoFailure> {
+        let token = RefreshToken::generate()?;
+        let expires_at = now + delta(self.settings.session_ttl);
+        let session = NewSession {
+            id: Uuid::now_v7(),
+            now,
+            expires_at,
+            token_hash: token.hash(),
+            token_expires_at: expires_at.min(now + delta(self.settings.refresh_ttl)),
+            user_agent: device.user_agent,
+            source_address: device.source_address,
+        };
+        Ok((session, token))
+    }
+
+    fn issue(
+        &self,
+        subject: Subject,
+        refresh: RefreshToken,
+        refresh_expires_at: DateTime<Utc>,
+        ring: &KeyRing,
+        now: DateTime<Utc>,
+    ) -> Result<IssuedTokens, NoSigningKey> {
+        let access = access_token::issue(subject, &self.settings, ring, now)?;
+        let access_ttl_seconds = i32::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i32::MAX);
+        Ok(IssuedTokens { access, access_ttl_seconds, refresh, refresh_expires_at })
+    }
+}
+
+/// Configured durations are bounded; longer ones would end at chrono's own bound.
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

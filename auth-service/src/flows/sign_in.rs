@@ -1,0 +1,77 @@
+//! Signing in. Every way to fail does the work of one hash and gives one answer.
+
+use crate::domain::login_key::fold;
+use crate::domain::password::StoredHash;
+use crate::domain::user::Credentials;
+
+use super::{Device, FlowError, Flows, NewlySignedIn, now};
+
+/// No login is longer: e-mail addresses have 255 characters at most, of 4 bytes at most.
+const LONGEST_LOGIN: usize = 1024;
+
+/// How often the account is read anew when it changed while its password was checked: another sign-in made its hash anew,
+/// or the password was changed.
+const ATTEMPTS: u32 = 3;
+
+impl Flows {
+    /// Begins a session for a login (e-mail or user name) and its password.
+    ///
+    /// # Errors
+    /// [`FlowError::CredentialsRefused`] whatever was wrong with them.
+    pub async fn sign_in(&self, login: &str, password: &str, device: Device) -> Result<NewlySignedIn, FlowError> {
+        let now = now();
+        let ring = self.ring(now)?;
+        let (session, refresh) = self.new_session(device, now)?;
+        for _ in 0..ATTEMPTS {
+            let (credentials, is_weak) = self.credentials_checked(login, password).await?;
+            // A full queue is no reason to refuse the right password: the next sign-in strengthens the hash.
+            let new_hash = if is_weak { self.hashing.hash(password).await.ok() } else { None };
+            if let Some(signed_in) = self.store.user_sign_in(&credentials, new_hash.as_deref(), &session).await? {
+                metrics::counter!("sign_ins_total", "outcome" => "ok").increment(1);
+                let tokens = self.issue(signed_in.subject, refresh, session.token_expires_at, &ring, now)?;
+                return Ok(NewlySignedIn { user: signed_in.user, tokens });
+            }
+        }
+        Err(FlowError::CredentialsRefused)
+    }
+
+    /// The account, if the password fits and it may sign in, and whether its hash is weaker than those made today.
+    async fn credentials_checked(&self, login: &str, password: &str) -> Result<(Credentials, bool), FlowError> {
+        let found = self.account_meant(login).await?;
+        let stored = found.as_ref().and_then(|credentials| self.usable_hash(credentials));
+        let is_weak = stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()));
+        // Without an account, or with an unusable hash, the pool does the work of one hash all the same.
+        let fits = self.hashing.verify(password, stored).await?;
+        match found.filter(|credentials| fits && credentials.user.is_active) {
+            Some(credentials) => Ok((credentials, is_weak)),
+            None => {
+                metrics::counter!("sign_ins_total", "outcome" => "refused").increment(1);
+                Err(FlowError::CredentialsRefused)
+            }
+        }
+    }
+
+    async fn account_meant(&self, login: &str) -> Result<Option<Credentials>, FlowError> {
+        // PostgreSQL takes no NUL in a text; no account has one either.
+        if login.is_empty() || login.len() > LONGEST_LOGIN || login.contains('\0') {
+            return Ok(None);
+        }
+        Ok(self.store.user_by_login(login, &fold(login)).await?)
+    }
+
+    /// The stored hash, if it can be computed at all. Otherwise no password can fit, which an operator must hear of.
+    fn usable_hash(&self, credentials: &Credentials) -> Option<StoredHash> {
+        let user_id = credentials.user.id;
+        match StoredHash::parse(&credentials.password_hash) {
+            Ok(hash) if self.hashing.may_verify(&hash) => Some(hash),
+            Ok(_) => {
+                tracing::error!(%user_id, "the stored password hash asks for more than the ceiling; raise PASSWORD_HASH_MAX_* or reset the password");
+                None
+            }
+            Err(_) => {
+                tracing::error!(%user_id, "the stored password hash is not an Argon2 PHC string; no password fits it until it is reset");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The tables as Diesel sees them. The order of the columns is nobody's concern; the expected schema is in migrations/auth.
+
+diesel::table! {
+    roles (id) {
+        id -> Uuid,
+        name -> Varchar,
+        display_name -> Varchar,
+        description -> Nullable<Text>,
+        is_active -> Bool,
+        is_system -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    role_permissions (role_id, permission) {
+        role_id -> Uuid,
+        permission -> Varchar,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    users (id) {
+        id -> Uuid,
+        email -> Varchar,
+        username -> Varchar,
+        password_hash -> Varchar,
+        is_active -> Bool,
+        email_verified -> Bool,
+        last_login_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        role_id -> Uuid,
+        email_key -> Nullable<Text>,
+        username_key -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+        last_used_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+        end_reason -> Nullable<Varchar>,
+        user_agent -> Nullable<Varchar>,
+        source_address -> Nullable<Varchar>,
+    }
+}
+
+diesel::table! {
+    refresh_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        token_hash -> Varchar,
+        expires_at -> Timestamptz,
+        is_revoked -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        session_id -> Uuid,
+        rotated_at -> Nullable<Timestamptz>,
+        successor_sealed -> Nullable<Bytea>,
+    }
+}
+
+diesel::table! {
+    password_reset_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        token_hash -> Varchar,
+        expires_at -> Timestamptz,
+        is_used -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        hash_algorithm -> Varchar,
+    }
+}
+
+diesel::table! {
+    signing_keys (kid) {
+        kid -> Varchar,
+        algorithm -> Varchar,
+        public_key -> Bytea,
+        private_key_sealed -> Bytea,
+        created_at -> Timestamptz,
+        activates_at -> Timestamptz,
+        retires_at -> Nullable<Timestamptz>,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::joinable!(users -> roles (role_id));
+diesel::joinable!(role_permissions -> roles (role_id));
+diesel::joinable!(sessions -> users (user_id));
+diesel::joinable!(refresh_tokens -> sessions (session_id));
+diesel::allow_tables_to_appear_in_same_query!(
+    roles,
+    role_permissions,
+    users,
+    sessions,
+    refresh_tokens,
+    password_reset_tokens,
+    signing_keys
+);

@@ -1,0 +1,5 @@
+//! Embeds the migrations.
+
+fn main() -> std::io::Result<()> {
+    migration_embed::generate("../migrations/task")
+}

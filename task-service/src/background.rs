@@ -1,0 +1,135 @@
+//! What runs beside the calls, each under the supervisor: the readiness latches, the fetching of keys, the end of request ids.
+
+use std::time::{Duration, SystemTime};
+
+use auth_client::Verifier;
+use migration_engine::{Connect as _, MigrationSet, Severity, State};
+use service_kit::database::Database;
+use service_kit::readiness::Readiness;
+use service_kit::tasks::{Supervisor, TaskError};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::time::now;
+use crate::migrate::EngineConnections;
+use crate::store::TaskStore;
+
+/// Latch: the database answers.
+pub const DATABASE: &str = "database";
+/// Latch: the schema is the expected one.
+pub const SCHEMA: &str = "schema";
+/// Latch: there are keys to check tokens with.
+pub const KEYS: &str = "keys";
+
+/// A lost database is noticed within about this time.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(2);
+/// The catalog is compared this often while it fits, so that drift is noticed.
+const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
+/// And this often while it does not: a start waits for the migration.
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+/// One comparison takes a handful of round trips.
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Expired request ids cost only space.
+const REQUESTS_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// What the tasks work with.
+pub struct Parts {
+    pub database: Database,
+    pub connector: EngineConnections,
+    pub migrations: MigrationSet,
+    pub verifier: Verifier,
+    pub store: TaskStore,
+}
+
+/// Spawns all of them.
+pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
+    let Parts { database, connector, migrations, verifier, store } = parts;
+    let (latches, keys) = (readiness.clone(), verifier.clone());
+    supervisor.spawn("keys_watch", |stop| keys_watch(keys, latches, stop));
+    supervisor.spawn("keys_fetch", |stop| async move {
+        verifier.run(stop).await;
+        Ok(())
+    });
+    let latches = readiness.clone();
+    supervisor.spawn("database_watch", |stop| database_watch(database, latches, stop));
+    let latches = readiness.clone();
+    supervisor.spawn("schema_watch", |stop| schema_watch(connector, migrations, latches, stop));
+    supervisor.spawn("requests_expire", |stop| requests_expire(store, stop));
+}
+
+async fn database_watch(database: Database, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
+    loop {
+        let state = database.ping().await;
+        readiness.set(DATABASE, state.map_err(|error| error.to_string()));
+        if stopped_within(&stop, DATABASE_INTERVAL).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn schema_watch(
+    connector: EngineConnections,
+    migrations: MigrationSet,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        let checked = tokio::time::timeout(SCHEMA_TIMEOUT, schema_check(&connector, &migrations)).await;
+        let state = checked.unwrap_or_else(|_| Err("the schema could not be read in time".to_owned()));
+        let pause = if state.is_ok() { SCHEMA_INTERVAL } else { SCHEMA_RETRY };
+        readiness.set(SCHEMA, state);
+        if stopped_within(&stop, pause).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Compares history and catalog with what this binary expects; also sets the gauges that alerts look at.
+async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) -> Result<(), String> {
+    let client = connector.connect().await.map_err(|error| error.to_string())?;
+    let report = migration_engine::verify(&client, migrations).await.map_err(|error| error.to_string())?;
+    let errors = report.drift.iter().filter(|drift| drift.severity == Severity::Error).count();
+    metrics::gauge!("migration_pending").set(gauge_of(report.pending.len()));
+    metrics::gauge!("schema_drift_objects").set(gauge_of(errors));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!("schema_last_verified_timestamp_seconds").set(now.as_secs_f64());
+    match report.state {
+        State::Match => Ok(()),
+        State::Pending => Err(format!("{} migrations are pending: run task-service migrate up", report.pending.len())),
+        State::Drift => {
+            Err(format!("the schema differs from the expected one in {errors} places: run task-service migrate verify"))
+        }
+        State::Ahead => Err("the database is newer than this binary: deploy the newer one".to_owned()),
+    }
+}
+
+async fn keys_watch(verifier: Verifier, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
+    let mut ready = verifier.keys_ready();
+    loop {
+        let state = if *ready.borrow_and_update() { Ok(()) } else { Err("no signing keys from the auth service yet") };
+        readiness.set(KEYS, state);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = ready.changed() => changed?,
+        }
+    }
+}
+
+async fn requests_expire(store: TaskStore, stop: CancellationToken) -> Result<(), TaskError> {
+    while !stopped_within(&stop, REQUESTS_INTERVAL).await {
+        match store.requests_expire(now()).await {
+            Ok(expired) => tracing::debug!(expired, "request ids expired"),
+            // The database's own latch tells operators; the next hour tries again.
+            Err(error) => tracing::warn!(%error, "request ids could not be expired"),
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps; `true` when told to stop meanwhile.
+async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
+    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
+}
+
+fn gauge_of(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}

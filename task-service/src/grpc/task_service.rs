@@ -1,0 +1,150 @@
+//! task.v1.TaskService.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use proto::task::v1;
+use proto::task::v1::task_service_server::TaskService as Service;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status};
+
+use super::convert::task_message;
+use super::{caller_of, parse};
+use crate::domain::etag::version_of;
+use crate::domain::page_token::PageTokens;
+use crate::domain::time::now;
+use crate::errors::{not_implemented, store_problem};
+use crate::store::TaskStore;
+
+/// A page ends early rather than grow beyond this many bytes: clients refuse messages over 4 MiB unless told otherwise.
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// The handlers of task.v1.TaskService.
+#[derive(Clone)]
+pub struct TaskService {
+    store: TaskStore,
+    page_tokens: Arc<PageTokens>,
+}
+
+impl TaskService {
+    /// On this store, with page tokens of this key.
+    pub fn new(store: TaskStore, page_tokens: Arc<PageTokens>) -> Self {
+        Self { store, page_tokens }
+    }
+}
+
+#[tonic::async_trait]
+impl Service for TaskService {
+    async fn create_task(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Response<v1::CreateTaskResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let task = parse::create(&caller, request.get_ref(), now())?;
+        let task = self.store.task_create(&task).await.map_err(|error| store_problem("task_create", &error))?;
+        Ok(Response::new(v1::CreateTaskResponse { task: Some(task_message(task)) }))
+    }
+
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let request = request.into_inner();
+        let id = parse::task_id(&request, &request.id)?;
+        let task =
+            self.store.task_find(caller.read_scope(), id).await.map_err(|error| store_problem("task_find", &error))?;
+        Ok(Response::new(v1::GetTaskResponse { task: Some(task_message(task)) }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let page = parse::list(&caller, &self.page_tokens, request.get_ref())?;
+        // One more than asked for tells whether there is a next page.
+        let found = self.store.task_list(&page.query, page.cursor.as_ref(), page.size + 1).await;
+        let found = found.map_err(|error| store_problem("task_list", &error))?;
+        let found_count = found.len();
+        let mut tasks = Vec::with_capacity(page.size.min(found_count));
+        let mut bytes = 0;
+        let mut last = None;
+        for task in found.into_iter().take(page.size) {
+            let cursor = page.query.order.cursor_at(&task);
+            let task = task_message(task);
+            bytes += task.encoded_len();
+            if bytes > PAGE_BYTES_MAX && last.is_some() {
+                break;
+            }
+            last = Some(cursor);
+            tasks.push(task);
+        }
+        let more = last.filter(|_| tasks.len() < found_count);
+        let next_page_token =
+            more.map(|cursor| self.page_tokens.seal(caller.user_id, &page.query, &cursor)).unwrap_or_default();
+        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::UpdateTaskResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let (id, change, etag) = parse::update(request.into_inner())?;
+        let updated = self.store.task_update(caller.write_scope(), id, &change, version_of(&etag), now()).await;
+        let task = updated.map_err(|error| store_problem("task_update", &error))?;
+        Ok(Response::new(v1::UpdateTaskResponse { task: Some(task_message(task)) }))
+    }
+
+    async fn delete_task(
+        &self,
+        request: Request<v1::DeleteTaskRequest>,
+    ) -> Result<Response<v1::DeleteTaskResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let request = request.into_inner();
+        let id = parse::task_id(&request, &request.id)?;
+        let deleted = self.store.task_delete(caller.write_scope(), id, version_of(&request.etag), now()).await;
+        deleted.map_err(|error| store_problem("task_delete", &error))?;
+        Ok(Response::new(v1::DeleteTaskResponse {}))
+    }
+
+    async fn batch_create_tasks(
+        &self,
+        _: Request<v1::BatchCreateTasksRequest>,
+    ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn batch_get_tasks(
+        &self,
+        _: Request<v1::BatchGetTasksRequest>,
+    ) -> Result<Response<v1::BatchGetTasksResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn batch_update_tasks(
+        &self,
+        _: Request<v1::BatchUpdateTasksRequest>,
+    ) -> Result<Response<v1::BatchUpdateTasksResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn batch_delete_tasks(
+        &self,
+        _: Request<v1::BatchDeleteTasksRequest>,
+    ) -> Result<Response<v1::BatchDeleteTasksResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn get_task_stats(
+        &self,
+        _: Request<v1::GetTaskStatsRequest>,
+    ) -> Result<Response<v1::GetTaskStatsResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn watch_tasks(
+        &self,
+        _: Request<v1::WatchTasksRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchTasksResponse>>, Status> {
+        not_implemented()
+    }
+}

@@ -1,0 +1,38 @@
+//! The migrations of task-service, and what adoption should tell a person about the data.
+
+use migration_engine::{Finding, MigrationSet, SetError};
+
+include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+/// The embedded set.
+///
+/// # Errors
+/// When an embedded file breaks a rule of the engine; a test finds that before anybody else does.
+pub fn set() -> Result<MigrationSet, SetError> {
+    Ok(MigrationSet::new("task-service", MIGRATIONS, EXPECTED, SIBLINGS)?.with_findings(FINDINGS))
+}
+
+const FINDINGS: &[Finding] = &[
+    Finding {
+        code: "UNOWNED_TASKS",
+        query: "SELECT count(*), (array_agg(id::text ORDER BY id))[1:20] FROM tasks \
+                WHERE user_id = '00000000-0000-0000-0000-000000000000' AND deleted_at IS NULL",
+        message: "{count} task(s) have no owner; only administrators see them",
+        advice: "give them to a user with task.v1.OwnershipService/ReassignTasks",
+    },
+    Finding {
+        code: "LIMITS_WAIVED",
+        query: "SELECT count(*), (array_agg(id::text ORDER BY id))[1:20] FROM tasks WHERE limits_waived AND deleted_at IS NULL",
+        message: "{count} task(s) have a title or description beyond today's limits; they keep their text",
+        advice: "nothing must be done: the limits apply when the text is next changed",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_embedded_set_keeps_the_rules() {
+        let set = super::set().unwrap();
+        assert!(!set.migrations.is_empty());
+    }
+}

@@ -1,0 +1,49 @@
+//! The tasks in PostgreSQL.
+//!
+//! The rows can be distributed by owner, so every statement of a member's request names `user_id`, nothing relies on triggers
+//! or foreign keys, and times come as parameters. An administrator's change first looks up the owner, then is an owner's change.
+
+mod requests;
+mod row;
+pub mod schema;
+mod task_list;
+mod tasks;
+
+use service_kit::database::{Database, DatabaseError};
+
+/// Why a statement about tasks gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskStoreError {
+    /// There is no such task in the scope, or it was deleted.
+    #[error("no such task")]
+    NotFound,
+    /// The task has another version than the caller has seen.
+    #[error("the task was changed in between")]
+    EtagMismatch,
+    /// A row that the schema should not have let in.
+    #[error("task {id} has the unknown status {status:?}")]
+    UnknownStatus {
+        /// Which task.
+        id: crate::domain::ids::TaskId,
+        /// What stands there.
+        status: String,
+    },
+    /// The database.
+    #[error(transparent)]
+    Database(DatabaseError),
+}
+
+service_kit::store_error!(TaskStoreError::Database);
+
+/// Reads and writes tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct TaskStore {
+    database: Database,
+}
+
+impl TaskStore {
+    /// On this pool.
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+}

@@ -1,0 +1,76 @@
+//! A row of `tasks`, both ways.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use uuid::Uuid;
+
+use super::TaskStoreError;
+use super::schema::tasks;
+use crate::domain::ids::{TaskId, UserId};
+use crate::domain::status::TaskStatus;
+use crate::domain::task::{NewTask, Task};
+
+/// The columns that callers see. Who reads them filters out deleted rows.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
+pub(super) struct TaskRow {
+    id: Uuid,
+    user_id: Uuid,
+    title: String,
+    description: Option<String>,
+    status: String,
+    due_date: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    version: i64,
+}
+
+impl TryFrom<TaskRow> for Task {
+    type Error = TaskStoreError;
+
+    fn try_from(row: TaskRow) -> Result<Self, TaskStoreError> {
+        let id = TaskId(row.id);
+        let Some(status) = TaskStatus::from_db(&row.status) else {
+            return Err(TaskStoreError::UnknownStatus { id, status: row.status });
+        };
+        Ok(Self {
+            id,
+            user_id: UserId(row.user_id),
+            title: row.title,
+            description: row.description,
+            status,
+            due_date: row.due_date,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            version: row.version,
+        })
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = tasks)]
+pub(super) struct NewTaskRow<'a> {
+    id: Uuid,
+    user_id: Uuid,
+    title: &'a str,
+    description: Option<&'a str>,
+    status: &'static str,
+    due_date: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl<'a> From<&'a NewTask> for NewTaskRow<'a> {
+    fn from(task: &'a NewTask) -> Self {
+        Self {
+            id: task.id.0,
+            user_id: task.user_id.0,
+            title: task.title.as_str(),
+            description: task.description.as_ref().map(|description| description.as_str()),
+            status: task.status.as_str(),
+            due_date: task.due_date,
+            created_at: task.created_at,
+            updated_at: task.created_at,
+        }
+    }
+}

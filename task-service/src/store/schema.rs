@@ -1,0 +1,28 @@
+//! The tables as Diesel sees them; their definition is in `migrations/task`.
+
+diesel::table! {
+    tasks (user_id, id) {
+        id -> Uuid,
+        title -> Text,
+        description -> Nullable<Text>,
+        status -> Varchar,
+        due_date -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        user_id -> Uuid,
+        version -> Int8,
+        deleted_at -> Nullable<Timestamptz>,
+        limits_waived -> Bool,
+    }
+}
+
+diesel::table! {
+    task_requests (user_id, request_id) {
+        user_id -> Uuid,
+        request_id -> Uuid,
+        task_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(tasks, task_requests,);
