@@ -1,0 +1,262 @@
+//! The directory of a local pair: what lies where, one run at a time, what is kept between runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::UpError;
+use crate::files::{self, FileLock};
+use crate::postgres::{Cluster, DatabaseRoles};
+use crate::process::ProcessIdentity;
+
+/// The locked directory; the lock ends with the value.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: FileLock,
+}
+
+/// Which databases there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// `false` while the databases are being made: a run that ended there left nothing of value.
+    pub(super) complete: bool,
+    /// The auth service's database.
+    pub(super) auth_database: String,
+    /// The task service's database; the same one after a restore.
+    pub(super) task_database: String,
+    /// The dump that the database was made from.
+    pub(super) restored_from: Option<PathBuf>,
+}
+
+impl State {
+    /// A database for each service.
+    pub(super) fn fresh() -> Self {
+        Self {
+            complete: false,
+            auth_database: "auth".to_owned(),
+            task_database: "task".to_owned(),
+            restored_from: None,
+        }
+    }
+
+    /// One database for both.
+    pub(super) fn restored(dump: &Path) -> Self {
+        Self {
+            complete: false,
+            auth_database: "pair".to_owned(),
+            task_database: "pair".to_owned(),
+            restored_from: Some(dump.to_owned()),
+        }
+    }
+
+    /// The names of the databases, each once.
+    pub(super) fn databases(&self) -> Vec<&str> {
+        let mut names = vec![self.auth_database.as_str(), self.task_database.as_str()];
+        names.dedup();
+        names
+    }
+}
+
+/// What must be the same in the next run.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Secrets {
+    /// Encrypts the signing keys in the database: 32 bytes in base64.
+    pub(super) key_encryption_key: String,
+    /// Password of the roles that own the databases.
+    pub(super) migrator_password: String,
+    /// Password of the roles that the services use.
+    pub(super) runtime_password: String,
+    /// Password of the local administrator.
+    pub(super) admin_password: String,
+    /// The administrator's account, chosen when the users are known.
+    pub(super) administrator: Option<Administrator>,
+}
+
+/// The local administrator's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Administrator {
+    pub(super) email: String,
+    pub(super) username: String,
+}
+
+impl Secrets {
+    fn generate() -> std::io::Result<Self> {
+        Ok(Self {
+            key_encryption_key: STANDARD.encode(files::random_bytes(32)?),
+            migrator_password: files::random_hex(16)?,
+            runtime_password: files::random_hex(16)?,
+            admin_password: files::random_hex(12)?,
+            administrator: None,
+        })
+    }
+
+    /// The roles of one database.
+    pub(super) fn roles(&self, database: &str) -> DatabaseRoles {
+        DatabaseRoles::named(database, &self.migrator_password, &self.runtime_password)
+    }
+}
+
+impl Directory {
+    /// Makes and locks the directory, and ends what a killed run left running in it.
+    pub(super) fn open(path: &Path) -> Result<Self, UpError> {
+        let path = files::absolute(path).map_err(|error| UpError::file("resolve", path, &error))?;
+        if path.to_str().is_none() {
+            return Err(UpError::usage(format!("--dir {}: the path must be UTF-8", path.display())));
+        }
+        // Others must pass it when an unprivileged user runs PostgreSQL; the files with secrets are closed one by one.
+        files::create_dir(&path, 0o711)
+            .map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?;
+        let lock_file = path.join("lock");
+        let lock = FileLock::try_exclusive(&lock_file)
+            .map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?;
+        let Some(lock) = lock else {
+            return Err(UpError {
+                code: 5,
+                message: format!("another `cargo up` runs in {}: end it or choose another --dir", path.display()),
+            });
+        };
+        let directory = Self { path, _lock: lock };
+        directory.end_leftovers();
+        Ok(directory)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn postgres(&self) -> PathBuf {
+        self.path.join("postgres")
+    }
+
+    pub(super) fn mail(&self) -> PathBuf {
+        self.path.join("mail")
+    }
+
+    pub(super) fn env_file(&self) -> PathBuf {
+        self.path.join("env.json")
+    }
+
+    /// The log of a service.
+    pub(super) fn log(&self, service: &str) -> PathBuf {
+        self.path.join("log").join(format!("{service}.log"))
+    }
+
+    /// Makes the directories of logs, mails and pid files; the mails hold tokens.
+    pub(super) fn prepare(&self) -> Result<(), UpError> {
+        for (name, mode) in [("log", 0o755), ("mail", 0o700), ("run", 0o755)] {
+            let path = self.path.join(name);
+            files::create_dir(&path, mode).map_err(|error| UpError::file("create", &path, &error))?;
+        }
+        self.remove_file("env.json")
+    }
+
+    /// Removes what earlier runs made here, and only that.
+    pub(super) fn clear(&self) -> Result<(), UpError> {
+        Cluster::remove(&self.postgres())?;
+        for name in ["log", "mail", "run"] {
+            let path = self.path.join(name);
+            files::remove_dir_all(&path).map_err(|error| UpError::file("remove", &path, &error))?;
+        }
+        ["env.json", "state.json", "secrets.json"].iter().try_for_each(|name| self.remove_file(name))
+    }
+
+    /// The state of earlier runs, `None` in a new directory.
+    pub(super) fn state(&self) -> Result<Option<State>, UpError> {
+        let state = self.read("state.json")?;
+        if state.is_none() && (Cluster::exists(&self.postgres()) || self.postgres().join("PG_VERSION").exists()) {
+            return Err(UpError::usage(format!(
+                "{} holds a PostgreSQL, but no state.json says what it is for: choose another --dir or remove it with --fresh",
+                self.postgres().display()
+            )));
+        }
+        Ok(state)
+    }
+
+    pub(super) fn write_state(&self, state: &State) -> Result<(), UpError> {
+        self.write("state.json", state)
+    }
+
+    /// The secrets of earlier runs; new ones only as long as no database needs the old ones.
+    pub(super) fn secrets(&self, state: Option<&State>) -> Result<Secrets, UpError> {
+        if let Some(secrets) = self.read("secrets.json")? {
+            return Ok(secrets);
+        }
+        if state.is_some_and(|state| state.complete) {
+            return Err(UpError::failed(format!(
+                "{} is gone, so the keys in the database cannot be read: put it back or start over with --fresh",
+                self.path.join("secrets.json").display()
+            )));
+        }
+        let secrets = Secrets::generate().map_err(|error| UpError::failed(format!("no random bytes: {error}")))?;
+        self.write_secrets(&secrets)?;
+        Ok(secrets)
+    }
+
+    pub(super) fn write_secrets(&self, secrets: &Secrets) -> Result<(), UpError> {
+        self.write("secrets.json", secrets)
+    }
+
+    /// Remembers a service's process, so that the next run can end it if this one is killed.
+    pub(super) fn remember(&self, service: &str, pid: u32) -> Result<(), UpError> {
+        let path = self.pid_file(service);
+        let Some(identity) = ProcessIdentity::of(pid) else {
+            return Ok(());
+        };
+        fs::write(&path, identity.to_line()).map_err(|error| UpError::file("write", &path, &error))
+    }
+
+    /// Forgets a service's process that has ended.
+    pub(super) fn forget(&self, service: &str) {
+        // A stale file does no harm: it proves nothing without its process.
+        let _missing = fs::remove_file(self.pid_file(service));
+    }
+
+    fn end_leftovers(&self) {
+        for service in super::SERVICES {
+            let recorded = fs::read_to_string(self.pid_file(service)).ok();
+            if let Some(process) = recorded.as_deref().and_then(ProcessIdentity::parse) {
+                process.end(Signal::TERM, Duration::from_secs(10));
+            }
+            self.forget(service);
+        }
+    }
+
+    fn pid_file(&self, service: &str) -> PathBuf {
+        self.path.join("run").join(format!("{service}.pid"))
+    }
+
+    fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, UpError> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let parsed = serde_json::from_str(&text);
+                parsed.map(Some).map_err(|error| {
+                    UpError::failed(format!(
+                        "{} is damaged ({error}): put it back or start over with --fresh",
+                        path.display()
+                    ))
+                })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(UpError::file("read", &path, &error)),
+        }
+    }
+
+    /// Writes a private JSON file.
+    pub(super) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), UpError> {
+        let path = self.path.join(name);
+        let text = serde_json::to_string_pretty(value).map_err(|error| UpError::failed(format!("{name}: {error}")))?;
+        files::write_private(&path, &(text + "\n")).map_err(|error| UpError::file("write", &path, &error))
+    }
+
+    fn remove_file(&self, name: &str) -> Result<(), UpError> {
+        let path = self.path.join(name);
+        files::remove_file(&path).map_err(|error| UpError::file("remove", &path, &error))
+    }
+}

@@ -1,0 +1,32 @@
+//! Harness of the suites: real binaries on a real PostgreSQL, every test with databases of its own.
+//!
+//! ```text
+//! use tests::{Pair, assert_refused};
+//! let pair = Pair::start().await;
+//! let alice = pair.sign_up("alice").await;
+//! let mut tasks = pair.tasks(&alice);
+//! let answer = tasks.get_task(proto::task::v1::GetTaskRequest { id: "nonsense".into() }).await;
+//! let refusal = assert_refused(answer, tonic::Code::InvalidArgument, "VALIDATION_FAILED");
+//! assert_eq!(refusal.fields, ["id"]);
+//! ```
+//!
+//! The programs are built once per test process (`PAIR_BIN_DIR` names a directory of ready ones instead). The cluster is shared
+//! by all test processes and goes away with the last of them; a killed test leaves nothing running.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness ends the test with a panic")]
+
+mod accounts;
+mod database;
+pub mod legacy;
+mod migrate;
+mod pair;
+mod programs;
+mod refusals;
+mod server;
+
+pub use accounts::{Account, Authorized, Bearer, PASSWORD, authorized, sign_in, sign_up};
+pub use database::{Postgres, TestDatabase};
+pub use migrate::{MigrateRun, run_migrate};
+pub use pair::Pair;
+pub use programs::{Programs, Service, programs};
+pub use refusals::{Refusal, assert_refused};
+pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, run_program};

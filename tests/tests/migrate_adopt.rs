@@ -1,0 +1,158 @@
+//! Adoption of legacy databases in many states: each ends in the schema of a fresh install, with every row kept.
+
+use std::collections::BTreeMap;
+
+use migration_engine::{Drift, Expected};
+use tests::legacy::{all_rows, assert_rows_kept, fixture, whole_schema};
+use tests::{MigrateRun, Service, TestDatabase, run_migrate};
+
+/// Columns that adoption changes, each said in `data_changes`.
+const CHANGED: &[&str] = &[
+    "tasks.status",
+    "tasks.user_id",
+    "password_reset_tokens.token_hash",
+    "password_reset_tokens.is_used",
+    "users.role_id",
+    "roles.display_name",
+    "roles.description",
+    "roles.is_active",
+];
+
+const LEGACY: &[&str] = &["incident", "complete", "half_by_hand", "hand_repaired"];
+
+async fn up(service: Service, database: &TestDatabase) -> MigrateRun {
+    run_migrate(service, &database.migrator_url(), &["up", "--output", "json"]).await
+}
+
+fn expected() -> Expected {
+    let mut both: Expected = serde_json::from_str(include_str!("../../migrations/auth/expected.json")).unwrap();
+    let task: Expected = serde_json::from_str(include_str!("../../migrations/task/expected.json")).unwrap();
+    both.tables.extend(task.tables);
+    both
+}
+
+/// Differences that remain, warnings too.
+async fn left(database: &TestDatabase) -> Vec<Drift> {
+    let live = whole_schema(&database.client().await).await;
+    migration_engine::diff::compare(&expected(), &live).into_iter().map(|difference| difference.drift).collect()
+}
+
+#[tokio::test]
+async fn every_legacy_database_converges_in_either_order_with_every_row() {
+    for name in LEGACY {
+        for order in [[Service::Auth, Service::Task], [Service::Task, Service::Auth]] {
+            let database = TestDatabase::from_sql(&fixture(&format!("legacy/{name}"))).await;
+            let before = all_rows(&database.client().await).await;
+            for service in order {
+                let run = up(service, &database).await;
+                assert_eq!(run.code, 0, "{name} {order:?}: {run:#?}");
+                assert_eq!(run.json()["state"], "match");
+            }
+            let after = all_rows(&database.client().await).await;
+            assert_rows_kept(&before, &after, CHANGED);
+            let left = left(&database).await;
+            // What somebody added by hand and disturbs nobody stays, and is told.
+            let tolerated: &[&str] = if *name == "half_by_hand" { &["one_email", "note"] } else { &[] };
+            let objects: Vec<&str> = left.iter().map(|drift| drift.object.as_str()).collect();
+            assert!(objects.iter().all(|object| tolerated.contains(object)), "{name}: {left:#?}");
+            for service in order {
+                let again = up(service, &database).await;
+                assert_eq!((again.code, &again.json()["actions"]), (0, &serde_json::json!([])), "{name}: {again:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_runners_of_each_service_at_once_converge_too() {
+    for name in LEGACY {
+        let database = TestDatabase::from_sql(&fixture(&format!("legacy/{name}"))).await;
+        let before = all_rows(&database.client().await).await;
+        let runs = futures_util::future::join_all(
+            [Service::Auth, Service::Task, Service::Auth, Service::Task].map(|service| up(service, &database)),
+        )
+        .await;
+        for run in &runs {
+            assert_eq!(run.code, 0, "{name}: {runs:#?}");
+        }
+        assert_rows_kept(&before, &all_rows(&database.client().await).await, CHANGED);
+    }
+}
+
+#[tokio::test]
+async fn the_report_says_what_was_changed_in_the_data_and_what_a_person_must_know() {
+    let database = TestDatabase::from_sql(&fixture("legacy/complete")).await;
+    let auth = up(Service::Auth, &database).await.json();
+    let task = up(Service::Task, &database).await.json();
+    let changes: BTreeMap<String, u64> = [&auth, &task]
+        .iter()
+        .flat_map(|report| report["data_changes"].as_array().unwrap())
+        .map(|change| (change["description"].as_str().unwrap().to_owned(), change["rows"].as_u64().unwrap()))
+        .collect();
+    let rows = |part: &str| changes.iter().find(|(text, _)| text.contains(part)).map(|(_, rows)| *rows);
+    assert_eq!(rows("'pending'"), Some(1), "{changes:#?}");
+    assert_eq!(rows("without an owner"), Some(1));
+    assert_eq!(rows("longer than today's limits"), Some(1));
+    assert_eq!(rows("stored in clear"), Some(1));
+    assert_eq!(rows("beyond ASCII"), Some(2), "{changes:#?}");
+
+    let found = |report: &serde_json::Value, code: &str| {
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == code).cloned()
+    };
+    let published = found(&auth, "PUBLISHED_PASSWORD_HASH").expect("the published hash is reported");
+    assert_eq!(published["sample"], serde_json::json!(["f6459929-eac1-44b3-9227-c76970c4664f"]));
+    assert!(published["advice"].as_str().unwrap().contains("admin bootstrap"));
+    let unreadable = found(&auth, "UNREADABLE_PASSWORD_HASH").expect("a hash that is no PHC string is reported");
+    assert_eq!(unreadable["sample"], serde_json::json!(["0b5d0c1e-3f57-4f0a-9a55-0a4f3d8f6c06"]));
+    let duplicate = found(&auth, "DUPLICATE_EMAIL").expect("addresses that differ by case are reported");
+    assert_eq!(duplicate["sample"], serde_json::json!(["0b5d0c1e-3f57-4f0a-9a55-0a4f3d8f6c04"]), "the younger account");
+    assert!(found(&task, "UNOWNED_TASKS").is_some());
+    let text = serde_json::to_string(&auth).unwrap();
+    assert!(!text.contains("eve@example.com") && !text.contains("carol@"), "no address in a report: {text}");
+
+    // Nobody was an administrator in the incident database, and nobody becomes one by a name.
+    let incident = TestDatabase::from_sql(&fixture("legacy/incident")).await;
+    assert!(found(&up(Service::Auth, &incident).await.json(), "NO_ADMINISTRATOR").is_some());
+}
+
+#[tokio::test]
+async fn clear_text_reset_tokens_are_hashed_and_void() {
+    let database = TestDatabase::from_sql(&fixture("legacy/incident")).await;
+    assert_eq!(up(Service::Auth, &database).await.code, 0);
+    let row = database
+        .client()
+        .await
+        .query_one(
+            "SELECT token_hash = encode(sha256('plain-reset-token-1'), 'hex'), is_used FROM password_reset_tokens",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, bool>(1)), (true, true));
+}
+
+#[tokio::test]
+async fn a_killed_run_is_finished_by_the_next_one() {
+    for attempt in 0..12_u64 {
+        let database = TestDatabase::from_sql(&fixture("legacy/complete")).await;
+        let before = all_rows(&database.client().await).await;
+        for service in [Service::Auth, Service::Task] {
+            let mut child = tokio::process::Command::new(service.program())
+                .args(["migrate", "up", "--output", "json"])
+                .env("DATABASE_URL", database.migrator_url())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(15 * (attempt + 1))).await;
+            child.start_kill().unwrap();
+            child.wait().await.unwrap();
+        }
+        for service in [Service::Auth, Service::Task] {
+            let run = up(service, &database).await;
+            assert_eq!(run.code, 0, "killed after {} ms: {run:#?}", 15 * (attempt + 1));
+        }
+        assert_rows_kept(&before, &all_rows(&database.client().await).await, CHANGED);
+        assert!(left(&database).await.is_empty());
+    }
+}

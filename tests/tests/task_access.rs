@@ -1,0 +1,165 @@
+//! Whose tasks are whose: members see their own, administrators all, nobody is told what they may not see.
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
+
+mod task_support;
+
+use proto::task::v1::ownership_service_client::OwnershipServiceClient;
+use proto::task::v1::task_service_client::TaskServiceClient;
+use proto::task::v1::{
+    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, PurgeUserTasksRequest,
+    ReassignTasksRequest, Task, TaskStatus,
+};
+use task_support::{Tasks, at, create, titled, update};
+use tests::{Pair, assert_refused};
+use tonic::{Code, Request};
+
+/// The owner of tasks that have none.
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
+async fn titles(tasks: &mut Tasks, request: ListTasksRequest) -> Vec<String> {
+    let listed = tasks
+        .list_tasks(ListTasksRequest { order_by: "title".to_owned(), ..request })
+        .await
+        .unwrap()
+        .into_inner()
+        .tasks;
+    listed.into_iter().map(|task| task.title).collect()
+}
+
+fn of(user_id: &str) -> ListTasksRequest {
+    ListTasksRequest { user_id: user_id.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_member_does_not_see_anothers_task() {
+    let pair = Pair::start().await;
+    let (alice, bob) = tokio::join!(pair.sign_up("alice"), pair.sign_up("bob"));
+    let (mut alices, mut bobs) = (pair.tasks(&alice), pair.tasks(&bob));
+    let task = create(&mut alices, titled("alice's")).await;
+    create(&mut bobs, titled("bob's")).await;
+
+    assert_refused(bobs.get_task(GetTaskRequest { id: task.id.clone() }).await, Code::NotFound, "TASK_NOT_FOUND");
+    // Neither the etag nor its absence tells that the task is there.
+    for etag in ["", "stale", &task.etag] {
+        let change =
+            Task { id: task.id.clone(), title: "mine".to_owned(), etag: etag.to_owned(), ..Default::default() };
+        assert_refused(update(&mut bobs, change, &["title"]).await, Code::NotFound, "TASK_NOT_FOUND");
+        let deletion = DeleteTaskRequest { id: task.id.clone(), etag: etag.to_owned() };
+        assert_refused(bobs.delete_task(deletion).await, Code::NotFound, "TASK_NOT_FOUND");
+    }
+    // Naming oneself is no trick to own another's task.
+    let change =
+        Task { id: task.id.clone(), user_id: bob.id().to_owned(), title: "mine".to_owned(), ..Default::default() };
+    assert_refused(update(&mut bobs, change, &[]).await, Code::NotFound, "TASK_NOT_FOUND");
+
+    assert_eq!(titles(&mut bobs, ListTasksRequest::default()).await, ["bob's"]);
+    assert_eq!(titles(&mut bobs, of(bob.id())).await, ["bob's"]);
+    for other in [alice.id(), NOBODY] {
+        assert_refused(bobs.list_tasks(of(other)).await, Code::PermissionDenied, "PERMISSION_MISSING");
+        let on_behalf = CreateTaskRequest { user_id: alice.id().to_owned(), ..titled("gift") };
+        assert_refused(bobs.create_task(on_behalf).await, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+    let purge = PurgeUserTasksRequest { user_id: alice.id().to_owned() };
+    let mut ownership = OwnershipServiceClient::new(pair.task.channel_with(bob.access_token()));
+    assert_refused(ownership.purge_user_tasks(purge).await, Code::PermissionDenied, "PERMISSION_MISSING");
+
+    let untouched = alices.get_task(GetTaskRequest { id: task.id.clone() }).await.unwrap().into_inner().task;
+    assert_eq!(untouched, Some(task));
+}
+
+#[tokio::test]
+async fn an_administrator_sees_and_changes_all() {
+    let pair = Pair::start().await;
+    let (alice, root) = tokio::join!(pair.sign_up("alice"), pair.administrator());
+    let (mut alices, mut roots) = (pair.tasks(&alice), pair.tasks(&root));
+    let task = create(&mut alices, titled("alice's")).await;
+    create(&mut roots, titled("root's")).await;
+
+    let read = roots.get_task(GetTaskRequest { id: task.id.clone() }).await.unwrap().into_inner().task;
+    assert_eq!(read.as_ref(), Some(&task));
+    assert_eq!(titles(&mut roots, ListTasksRequest::default()).await, ["alice's", "root's"]);
+    assert_eq!(titles(&mut roots, of(alice.id())).await, ["alice's"]);
+    assert_eq!(titles(&mut roots, of(root.id())).await, ["root's"]);
+
+    let change = Task {
+        id: task.id.clone(),
+        status: TaskStatus::InProgress.into(),
+        etag: task.etag.clone(),
+        ..Default::default()
+    };
+    let changed = update(&mut roots, change, &[]).await.unwrap();
+    assert_eq!((changed.status(), changed.user_id.as_str()), (TaskStatus::InProgress, alice.id()));
+    let change = Task { id: task.id.clone(), title: "x".to_owned(), etag: task.etag.clone(), ..Default::default() };
+    assert_refused(update(&mut roots, change, &[]).await, Code::Aborted, "ETAG_MISMATCH");
+    let gift = CreateTaskRequest { user_id: alice.id().to_owned(), due_date: at(1, 0), ..titled("from root") };
+    let given = create(&mut roots, gift).await;
+    assert_eq!((given.user_id.as_str(), given.due_date), (alice.id(), at(1, 0)));
+    assert_eq!(titles(&mut alices, ListTasksRequest::default()).await, ["alice's", "from root"]);
+    roots.delete_task(DeleteTaskRequest { id: task.id.clone(), etag: String::new() }).await.unwrap();
+    assert_refused(alices.get_task(GetTaskRequest { id: task.id.clone() }).await, Code::NotFound, "TASK_NOT_FOUND");
+    assert_refused(roots.get_task(GetTaskRequest { id: task.id }).await, Code::NotFound, "TASK_NOT_FOUND");
+
+    let mut ownership = OwnershipServiceClient::new(pair.task.channel_with(root.access_token()));
+    let reassign = ReassignTasksRequest {
+        from_user_id: alice.id().to_owned(),
+        to_user_id: root.id().to_owned(),
+        task_ids: vec![],
+    };
+    assert_refused(ownership.reassign_tasks(reassign).await, Code::Unimplemented, "NOT_IMPLEMENTED");
+}
+
+#[tokio::test]
+async fn tasks_of_nobody_are_the_administrators() {
+    let pair = Pair::start().await;
+    let (alice, root) = tokio::join!(pair.sign_up("alice"), pair.administrator());
+    let (mut alices, mut roots) = (pair.tasks(&alice), pair.tasks(&root));
+    let id = "0b5d0c1e-3f57-4f0a-9a55-0a4f3d8f6c01".to_owned();
+    let database = pair.task_database.as_ref().unwrap();
+    database
+        .execute(&format!("INSERT INTO tasks (id, user_id, title) VALUES ('{id}', '{NOBODY}', 'from before')"))
+        .await;
+
+    assert_refused(alices.get_task(GetTaskRequest { id: id.clone() }).await, Code::NotFound, "TASK_NOT_FOUND");
+    assert!(titles(&mut alices, ListTasksRequest::default()).await.is_empty());
+    let task = roots.get_task(GetTaskRequest { id: id.clone() }).await.unwrap().into_inner().task.unwrap();
+    assert_eq!((task.user_id.as_str(), task.title.as_str(), task.status()), (NOBODY, "from before", TaskStatus::Todo));
+    assert_eq!(titles(&mut roots, of(NOBODY)).await, ["from before"]);
+    let change = Task { id, title: "still nobody's".to_owned(), ..Default::default() };
+    assert_eq!(update(&mut roots, change, &[]).await.unwrap().user_id, NOBODY);
+    // New ones have an owner.
+    let nobodys = CreateTaskRequest { user_id: NOBODY.to_owned(), ..titled("t") };
+    let refusal = assert_refused(roots.create_task(nobodys).await, Code::InvalidArgument, "VALIDATION_FAILED");
+    assert_eq!(refusal.fields, ["user_id"]);
+}
+
+#[tokio::test]
+async fn only_the_token_says_who_calls() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    create(&mut pair.tasks(&alice), titled("alice's")).await;
+
+    let mut anonymous = TaskServiceClient::new(pair.task.channel());
+    assert_refused(anonymous.list_tasks(ListTasksRequest::default()).await, Code::Unauthenticated, "TOKEN_MISSING");
+    // Metadata that names a user means nothing.
+    let mut request = Request::new(ListTasksRequest::default());
+    for name in ["x-user-id", "user-id", "x-forwarded-user"] {
+        request.metadata_mut().insert(name, alice.id().parse().unwrap());
+    }
+    assert_refused(anonymous.list_tasks(request).await, Code::Unauthenticated, "TOKEN_MISSING");
+    // Nor does anything come before the token is checked: neither validation nor the list of later RPCs.
+    assert_refused(anonymous.get_task(GetTaskRequest::default()).await, Code::Unauthenticated, "TOKEN_MISSING");
+    assert_refused(
+        anonymous.get_task_stats(proto::task::v1::GetTaskStatsRequest::default()).await,
+        Code::Unauthenticated,
+        "TOKEN_MISSING",
+    );
+
+    let token = alice.access_token();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let cut = &token[..token.len() - 1];
+    let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.", signed.split('.').nth(1).unwrap());
+    for forged in [cut, &format!("{signed}."), &format!("{signed}x.{signature}"), &none, "x", "a.b.c"] {
+        let mut forger = TaskServiceClient::new(pair.task.channel_with(forged));
+        assert_refused(forger.list_tasks(ListTasksRequest::default()).await, Code::Unauthenticated, "TOKEN_INVALID");
+    }
+}

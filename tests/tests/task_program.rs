@@ -1,0 +1,153 @@
+//! The task service as a program: its configuration, its start before the migration, a database that goes and comes back, deadlines.
+
+mod task_support;
+
+use std::time::Duration;
+
+use proto::task::v1::{GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest};
+use task_support::{at, create, titled, update};
+use tests::{Pair, Service, TaskServer, TestDatabase, assert_refused, run_migrate, run_program};
+use tonic::{Code, Request};
+
+const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://me:s3cret@127.0.0.1:1/tasks");
+const AUTH: (&str, &str) = ("AUTH_SERVICE_URL", "http://127.0.0.1:1");
+
+#[tokio::test]
+async fn a_bad_configuration_is_one_line_that_names_the_variable() {
+    let bad = [
+        (vec![AUTH], "DATABASE_URL"),
+        (vec![DATABASE], "AUTH_SERVICE_URL"),
+        (vec![DATABASE, ("AUTH_SERVICE_URL", "auth:50051")], "AUTH_SERVICE_URL"),
+        (vec![DATABASE, ("AUTH_SERVICE_URL", "")], "AUTH_SERVICE_URL"),
+        (vec![("DATABASE_URL", "mysql://me:s3cret@db/tasks"), AUTH], "DATABASE_URL"),
+        (vec![DATABASE, AUTH, ("DATABASE_MAX_CONNECTIONS", "0")], "DATABASE_MAX_CONNECTIONS"),
+        (vec![DATABASE, AUTH, ("LISTEN_ADDR", "50052")], "LISTEN_ADDR"),
+        (vec![DATABASE, AUTH, ("PAGE_TOKEN_KEY", "s3cret")], "PAGE_TOKEN_KEY"),
+        (vec![DATABASE, AUTH, ("AUTH_SERVICE_CA_FILE", "/nowhere.pem")], "AUTH_SERVICE_CA_FILE"),
+        (vec![DATABASE, AUTH, ("TLS_CERT_FILE", "/nowhere.pem"), ("TLS_KEY_FILE", "/nowhere.pem")], "TLS_CERT_FILE"),
+    ];
+    for command in [&["serve"][..], &["config", "check"]] {
+        for (environment, variable) in &bad {
+            let run = run_program(Service::Task, command, environment, "").await;
+            let lines: Vec<_> = run.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+            assert_eq!((run.code, lines.len()), (2, 1), "{command:?} {environment:?}: {run:#?}");
+            assert!(lines[0].contains(variable) && !run.stderr.contains("s3cret"), "{run:#?}");
+        }
+    }
+    let run = run_program(Service::Task, &["config", "check"], &[DATABASE, AUTH], "").await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:#?}");
+    let run = run_program(Service::Task, &["config", "print", "--output", "json"], &[DATABASE, AUTH], "").await;
+    let settings: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert!(!run.stdout.contains("s3cret"), "{run:#?}");
+    let names: Vec<_> = settings.as_array().unwrap().iter().filter_map(|setting| setting["name"].as_str()).collect();
+    for name in [
+        "DATABASE_URL",
+        "LISTEN_ADDR",
+        "METRICS_ADDR",
+        "AUTH_SERVICE_URL",
+        "TLS_CERT_FILE",
+        "JWT_ISSUER",
+        "PAGE_TOKEN_KEY",
+    ] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_waits_for_the_migration() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let database = TestDatabase::empty().await;
+    let url = database.migrator_url();
+    let migrating = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let run = run_migrate(Service::Task, &url, &["up"]).await;
+        assert_eq!(run.code, 0, "{run:#?}");
+    };
+    let (server, ()) = tokio::join!(TaskServer::start(&database, pair.auth.address(), &[]), migrating);
+    let waited =
+        server.logs().into_iter().any(|line| line.contains("\"latch\":\"schema\"") && line.contains("migrate up"));
+    assert!(waited, "{:#?}", server.logs());
+    let mut tasks = task_support::Tasks::new(server.channel_with(alice.access_token()));
+    assert_eq!(create(&mut tasks, titled("t")).await.title, "t");
+}
+
+#[tokio::test]
+async fn a_lost_database_is_unavailable_until_it_is_back() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let mut tasks = pair.tasks(&alice);
+    let task = create(&mut tasks, titled("t")).await;
+    let database = pair.task_database.as_ref().unwrap();
+    let server = tests::Postgres::shared().await.address().superuser_url("postgres");
+    let server = local_pair::postgres::connect(&server).await.unwrap();
+    let allow = async |allowed: bool| {
+        server.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}", database.name())).await.unwrap();
+    };
+
+    allow(false).await;
+    let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
+    server.query(others, &[&database.name()]).await.unwrap();
+    let get = || GetTaskRequest { id: task.id.clone() };
+    for _ in 0..10 {
+        assert_refused(tasks.get_task(get()).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    }
+    pair.task.wait_for_log(|line| line.contains("not ready") && line.contains("\"latch\":\"database\"")).await;
+    assert!(!local_pair::health::is_serving(pair.task.address()).await);
+
+    allow(true).await;
+    let mut patience = 100;
+    while !local_pair::health::is_serving(pair.task.address()).await {
+        patience -= 1;
+        assert!(patience > 0, "the service does not come back:\n{}", pair.task.logs().join("\n"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(tasks.get_task(get()).await.unwrap().into_inner().task, Some(task));
+}
+
+#[tokio::test]
+async fn a_spent_deadline_stops_the_statement() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let mut tasks = pair.tasks(&alice);
+    let task = create(&mut tasks, titled("t")).await;
+    let database = pair.task_database.as_ref().unwrap();
+    let mut locker = database.client().await;
+    let lock = locker.transaction().await.unwrap();
+    lock.execute("SELECT FROM tasks FOR UPDATE", &[]).await.unwrap();
+
+    // More callers than the pool has connections: none of them may stay behind.
+    let waiting = (0..12).map(|_| {
+        let (mut tasks, change) =
+            (tasks.clone(), Task { id: task.id.clone(), due_date: at(1, 0), ..Default::default() });
+        async move {
+            let mut request = Request::new(UpdateTaskRequest { task: Some(change), update_mask: None });
+            request.set_timeout(Duration::from_millis(400));
+            tasks.update_task(request).await
+        }
+    });
+    for answer in futures_util::future::join_all(waiting).await {
+        // Whoever is first to notice, the client's own clock or the service, the code is the same.
+        let code = answer.map(|_| ()).unwrap_err().code();
+        assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    }
+    let watcher = database.client().await;
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut patience = 100;
+    while watcher.query_one(running, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        patience -= 1;
+        assert!(patience > 0, "statements of callers that are gone still wait for the lock");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lock.rollback().await.unwrap();
+    // Nobody's change came through, and the pool is whole.
+    let callers = (0..16).map(|_| {
+        let mut tasks = tasks.clone();
+        async move { tasks.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks }
+    });
+    for listed in futures_util::future::join_all(callers).await {
+        assert_eq!(listed, std::slice::from_ref(&task));
+    }
+    update(&mut tasks, Task { id: task.id, due_date: at(1, 0), ..Default::default() }, &[]).await.unwrap();
+}
