@@ -30,7 +30,7 @@ use crate::flows::Flows;
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
 use crate::store::AuthStore;
-use crate::{background, migrate, migrations};
+use crate::{background, metrics_help, migrate, migrations};
 
 /// How long a start waits to look at the stored keys; a database that is away is waited for later, with the service not ready.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -48,6 +48,7 @@ pub struct ConfigurationError {
 /// Serves until told to stop.
 pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     configuration_check(&args)?;
+    metrics_help::describe();
     let unprotected = proto::policy::missing(AuthReason::DOMAIN);
     anyhow::ensure!(
         unprotected.is_empty(),

@@ -24,6 +24,10 @@ pub type NotReady = BTreeMap<&'static str, String>;
 struct Latches(BTreeMap<&'static str, Result<(), String>>);
 
 impl Latches {
+    fn is_ready(&self) -> bool {
+        self.0.values().all(Result::is_ok)
+    }
+
     fn not_ready(&self) -> NotReady {
         self.0.iter().filter_map(|(name, state)| Some((*name, state.clone().err()?))).collect()
     }
@@ -62,7 +66,7 @@ impl Readiness {
 
     /// Whether all latches are set.
     pub fn is_ready(&self) -> bool {
-        self.latches.borrow().0.values().all(Result::is_ok)
+        self.latches.borrow().is_ready()
     }
 
     /// The latches that are not set, with their reasons.
@@ -73,17 +77,24 @@ impl Readiness {
     /// Waits until all latches are set.
     pub async fn ready(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.latches.subscribe().wait_for(|latches| latches.0.values().all(Result::is_ok)).await;
+        let _ = self.latches.subscribe().wait_for(Latches::is_ready).await;
     }
 
-    /// Keeps gRPC health at the latches' state for "" and `services`, until `stop` is cancelled. tonic-health's own "" starts as
-    /// SERVING, so the first report must be made before the server accepts: [`Readiness::report`].
-    pub async fn drive_health(&self, reporter: HealthReporter, services: Vec<String>, stop: CancellationToken) {
+    /// Keeps gRPC health at the latches' state for "" and `services`, until `stop` is cancelled. `told` is what
+    /// [`Readiness::report`] gave: watchers are told of changes only.
+    pub async fn drive_health(
+        &self,
+        reporter: HealthReporter,
+        services: Vec<String>,
+        mut told: bool,
+        stop: CancellationToken,
+    ) {
         let mut changes = self.latches.subscribe();
         loop {
-            changes.borrow_and_update();
-            self.report(&reporter, &services).await;
-            metrics::gauge!("service_ready").set(if self.is_ready() { 1.0 } else { 0.0 });
+            let ready = changes.borrow_and_update().is_ready();
+            if ready != told {
+                told = self.report(&reporter, &services).await;
+            }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
@@ -91,13 +102,17 @@ impl Readiness {
         }
     }
 
-    /// Reports the latches' state once.
-    pub async fn report(&self, reporter: &HealthReporter, services: &[String]) {
-        let status = if self.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+    /// Reports the latches' state once and says what it was. To be called before the server accepts: tonic-health's own ""
+    /// starts as SERVING.
+    pub async fn report(&self, reporter: &HealthReporter, services: &[String]) -> bool {
+        let ready = self.is_ready();
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status("", status).await;
         for service in services {
             reporter.set_service_status(service, status).await;
         }
+        metrics::gauge!("service_ready").set(if ready { 1.0 } else { 0.0 });
+        ready
     }
 }
 

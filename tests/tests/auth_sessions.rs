@@ -1,12 +1,15 @@
 //! Sessions: refreshing, replaying, expiring, signing out, and whose token still counts.
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
 
+use std::collections::BTreeSet;
+
 use auth_support::Fixture;
 use futures_util::future::join_all;
-use proto::auth::v1::Tokens;
+use proto::auth::v1::auth_service_client::AuthServiceClient;
 use proto::auth::v1::token_service_client::TokenServiceClient;
-use proto::auth::v1::{ListSigningKeysRequest, SigningKeyState};
+use proto::auth::v1::{GetMeRequest, ListSigningKeysRequest, RefreshTokenRequest, SigningKeyState, Tokens};
 use tests::{PASSWORD, assert_refused};
 use tonic::{Code, Status};
 
@@ -85,14 +88,25 @@ async fn within_the_ten_seconds_only_the_token_right_before_the_current_one_coun
 /// The old system let two refreshes of one token both succeed, each with a successor of its own.
 #[tokio::test]
 async fn thirty_two_refreshes_at_once_make_one_successor() {
-    let (fixture, first) = alice().await;
-    let answers = join_all((0..32).map(|_| fixture.refresh(&first.refresh_token))).await;
-    let mut successors: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().refresh_token).collect();
-    successors.dedup();
-    assert_eq!(successors.len(), 1);
-    assert_eq!((fixture.count(OPEN_TOKENS).await, fixture.count(OPEN_SESSIONS).await), (1, 1));
-    assert_eq!(fixture.count("SELECT count(*) FROM refresh_tokens").await, 2);
-    assert!(fixture.refresh(&successors[0]).await.is_ok());
+    let fixture = Fixture::start_with(&[("DATABASE_MAX_CONNECTIONS", "16")]).await;
+    let new = fixture.sign_up("alice@example.com", "alice", PASSWORD).await.unwrap();
+    let mut current = new.tokens.unwrap().refresh_token;
+    // Channels that are connected, and rounds in which the service's own connections are open: only then do they meet.
+    let channels: Vec<_> = (0..32).map(|_| fixture.server.channel()).collect();
+    for round in 0..10 {
+        let refreshes = channels.iter().map(|channel| {
+            let request = RefreshTokenRequest { refresh_token: current.clone() };
+            let mut client = AuthServiceClient::new(channel.clone());
+            async move {
+                client.refresh_token(request).await.map(|answer| answer.into_inner().tokens.unwrap().refresh_token)
+            }
+        });
+        let successors: BTreeSet<_> = join_all(refreshes).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(successors.len(), 1, "round {round}");
+        assert_eq!((fixture.count(OPEN_TOKENS).await, fixture.count(OPEN_SESSIONS).await), (1, 1), "round {round}");
+        current = successors.into_iter().next().unwrap();
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM refresh_tokens").await, 11);
 }
 
 #[tokio::test]
@@ -176,9 +190,7 @@ async fn a_refresh_and_a_sign_out_at_once_leave_nothing_open() {
 #[tokio::test]
 async fn tokens_that_are_not_ours_are_refused() {
     let (fixture, tokens) = alice().await;
-    let anonymous = proto::auth::v1::auth_service_client::AuthServiceClient::new(fixture.server.channel())
-        .get_me(proto::auth::v1::GetMeRequest {})
-        .await;
+    let anonymous = AuthServiceClient::new(fixture.server.channel()).get_me(GetMeRequest {}).await;
     assert_refused(anonymous, Code::Unauthenticated, "TOKEN_MISSING");
     let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
     let reversed: String = signature.chars().rev().collect();
@@ -204,4 +216,34 @@ async fn the_published_keys_are_jwks_without_private_parts() {
     assert_eq!((key.x.len(), key.y.len(), key.state()), (43, 0, SigningKeyState::Active));
     let sealed = fixture.count("SELECT count(*) FROM signing_keys WHERE length(private_key_sealed) > 32").await;
     assert_eq!(sealed, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_and_comes_back() {
+    let (fixture, tokens) = alice().await;
+    let server = tests::Postgres::shared().await.address().superuser_url("postgres");
+    let server = local_pair::postgres::connect(&server).await.unwrap();
+    let allow = async |allowed: bool| {
+        let name = fixture.database.name();
+        server.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}")).await.unwrap();
+    };
+    allow(false).await;
+    let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
+    server.query(others, &[&fixture.database.name()]).await.unwrap();
+    assert_refused(fixture.sign_in("alice", PASSWORD).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert_refused(fixture.refresh(&tokens.refresh_token).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert_refused(fixture.me(&tokens.access_token).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    let mut keys = TokenServiceClient::new(fixture.server.channel());
+    let listed = keys.list_signing_keys(ListSigningKeysRequest {}).await.unwrap().into_inner().keys;
+    assert_eq!(listed.len(), 1, "other services go on verifying");
+    fixture.server.wait_for_log(|line| line.contains("not ready") && line.contains("\"latch\":\"database\"")).await;
+
+    allow(true).await;
+    let mut patience = 100;
+    while !local_pair::health::is_serving(fixture.server.address()).await {
+        patience -= 1;
+        assert!(patience > 0, "the service does not come back:\n{}", fixture.server.logs().join("\n"));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    fixture.refresh(&tokens.refresh_token).await.unwrap();
 }

@@ -1,4 +1,5 @@
 //! A fresh install, an up-to-date database, both services in one database, and the same files under Diesel's own runner.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

@@ -135,6 +135,7 @@ impl Verifier {
             validation
         };
         let (eddsa, es256) = (validation(KeyAlgorithm::EdDsa), validation(KeyAlgorithm::Es256));
+        describe_metrics();
         let shared = Shared {
             config,
             source: Box::new(source),
@@ -308,6 +309,17 @@ impl Shared {
         tracing::warn!(error, cached = *self.ready.borrow(), "{what}; those at hand stay");
         false
     }
+}
+
+/// Help texts, for the recorder that stands by now.
+fn describe_metrics() {
+    metrics::describe_counter!("auth_token_verifications_total", "Access tokens checked, by outcome");
+    metrics::describe_counter!("auth_key_fetches_total", "Fetches of the signing keys, by outcome");
+    metrics::describe_gauge!("auth_keys_cached", "Signing keys at hand");
+    metrics::describe_gauge!(
+        "auth_keys_fetched_timestamp_seconds",
+        "When the signing keys were last fetched; their age is the time since"
+    );
 }
 
 fn header_of(token: &str) -> Result<Header, TokenError> {

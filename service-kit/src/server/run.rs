@@ -78,7 +78,7 @@ impl<L> ServerBuilder<L> {
 
         let health = HealthReporter::new();
         // Before anything is accepted: tonic-health's own first state is SERVING.
-        self.readiness.report(&health, &self.services).await;
+        let told = self.readiness.report(&health, &self.services).await;
         let draining = CancellationToken::new();
         let (methods, mut routes) = (methods(&self.descriptor_sets)?, self.routes);
         routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
@@ -132,7 +132,7 @@ impl<L> ServerBuilder<L> {
             }
             let latches = readiness.clone();
             own.spawn("health", move |stop| async move {
-                latches.drive_health(health, services, stop).await;
+                latches.drive_health(health, services, told, stop).await;
                 Ok(())
             });
             own.spawn("http", move |stop| async move { Ok(crate::http::serve(http, readiness, metrics, stop).await?) });

@@ -1,5 +1,5 @@
 //! What the suites of the auth service share.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "not every suite uses every helper")]
 
 use proto::auth::v1::auth_service_client::AuthServiceClient;

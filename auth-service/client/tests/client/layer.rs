@@ -191,7 +191,7 @@ async fn the_grpc_source_speaks_tls_and_trusts_whom_it_is_told_to() {
     let identity = Identity::from_pem(certified.cert.pem(), certified.signing_key.serialize_pem());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    let mut server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(server.add_service(TokenServiceServer::new(Keys(Vec::new()))).serve_with_incoming(incoming));
 
