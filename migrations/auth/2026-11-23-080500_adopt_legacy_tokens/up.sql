@@ -1,8 +1,9 @@
--- Each legacy refresh token becomes a session of its own, with the token's id: clients stay signed in.
+-- Each legacy refresh token becomes a session of its own, with the token's id: clients stay signed in, for the 30 days
+-- that a session of today lasts.
 
 -- engine: data Made a session for each legacy refresh token
 INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, ended_at, end_reason)
-SELECT id, user_id, created_at, updated_at, expires_at,
+SELECT id, user_id, created_at, updated_at, greatest(expires_at, created_at + interval '30 days'),
     CASE WHEN is_revoked THEN updated_at END, CASE WHEN is_revoked THEN 'legacy_revoked' END
 FROM refresh_tokens
 WHERE session_id IS NULL

@@ -6,8 +6,8 @@ use tokio_postgres::Client;
 
 use crate::diff::{Difference, Guard};
 use crate::error::EngineError;
+use crate::obstacles;
 use crate::repair::{name, table as qualified};
-use crate::report::{Kind, Problem};
 use crate::schema::{Schema, Table};
 use crate::set::MigrationSet;
 use crate::split::Resolves;
@@ -48,12 +48,7 @@ pub(crate) async fn find(
 ) -> Result<Vec<Blocker>, EngineError> {
     let mut found = Vec::new();
     for difference in differences {
-        if let Some(blocker) = dependent_keys(client, difference).await? {
-            found.push(blocker);
-        }
-        if let Some(blocker) = dependent_views(client, difference).await? {
-            found.push(blocker);
-        }
+        found.extend(obstacles::of_fix(client, difference).await?);
         let Some(guard) = &difference.guard else { continue };
         if let Some(blocker) = ask(client, set, live, difference, guard, true).await? {
             found.push(blocker);
@@ -127,7 +122,10 @@ async fn ask(
                 ),
             }
         }
-        Guard::Unique(columns) if has(columns) => unique_rows(of, columns),
+        Guard::Unique(columns) if has(columns) => {
+            let filled: Vec<bool> = columns.iter().map(|column| promises && column_resolved(set, of, column)).collect();
+            unique_rows(of, columns, &filled)
+        }
         Guard::NoOrphans { columns, parent, parent_columns } if has(columns) => {
             let nullable = promises && columns.iter().all(|column| column_resolved(set, of, column));
             orphan_rows(of, columns, parent, parent_columns, live, nullable)
@@ -168,7 +166,7 @@ async fn ask(
     Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
 }
 
-fn blocker(difference: &Difference, reason: String, rows: i64, sample: Vec<String>, resolve: String) -> Blocker {
+pub(crate) fn blocker(difference: &Difference, reason: String, rows: i64, sample: Vec<String>, resolve: String) -> Blocker {
     Blocker {
         table: difference.drift.table.clone(),
         object: difference.drift.object.clone(),
@@ -193,16 +191,26 @@ fn key_expression(there: &Table) -> String {
     format!("pg_catalog.concat_ws(', ', {})", columns.join(", "))
 }
 
-fn unique_rows(of: &str, columns: &[String]) -> Rows {
+/// NULLs do not repeat, but for columns that the migrations fill: there they all become one value.
+fn unique_rows(of: &str, columns: &[String], filled: &[bool]) -> Rows {
     let list = columns.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
     let target = qualified(of);
-    // NULLs never repeat; a key's own columns hold none.
-    let repeated = format!("({list}) IN (SELECT {list} FROM {target} GROUP BY {list} HAVING count(*) > 1)");
+    let compared: Vec<String> = columns
+        .iter()
+        .zip(filled)
+        .filter(|(_, filled)| !**filled)
+        .map(|(column, _)| format!("{} IS NOT NULL", name(column)))
+        .collect();
+    let compared = if compared.is_empty() { "true".to_owned() } else { compared.join(" AND ") };
+    let repeated = format!(
+        "ctid IN (SELECT place FROM (SELECT ctid AS place, count(*) OVER (PARTITION BY {list}) AS times \
+         FROM {target} WHERE {compared}) AS grouped WHERE times > 1)"
+    );
     Rows {
         condition: repeated,
         reason: format!("rows repeat in ({list})"),
         resolve: format!(
-            "SELECT {list}, count(*) FROM {target} GROUP BY {list} HAVING count(*) > 1; -- then change or remove all but one of each"
+            "SELECT {list}, count(*) FROM {target} WHERE {compared} GROUP BY {list} HAVING count(*) > 1; -- then change or remove all but one of each"
         ),
     }
 }
@@ -261,61 +269,4 @@ fn constraint_resolved(set: &MigrationSet, of: &str, wanted: &str) -> Option<Opt
         }
         _ => None,
     })
-}
-
-/// Foreign keys of other tables that hang on a key which would be replaced.
-async fn dependent_keys(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
-    let drift = &difference.drift;
-    let replaced = drift.kind == Kind::Constraint && matches!(drift.problem, Problem::Different | Problem::Unexpected);
-    if !replaced || difference.fix.is_none() {
-        return Ok(None);
-    }
-    // A primary key may be replaced under another name: every key of the table that the repair drops counts.
-    let rows = client
-        .query(
-            "SELECT f.conrelid::pg_catalog.regclass::text, f.conname::text
-             FROM pg_catalog.pg_constraint f
-             JOIN pg_catalog.pg_constraint k ON k.conindid = f.conindid AND k.conrelid = f.confrelid AND k.contype IN ('p', 'u')
-             WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass($1)
-                AND pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname)) > 0",
-            &[&qualified(&drift.table), &drift.repair.clone().unwrap_or_default()],
-        )
-        .await?;
-    let dependents: Vec<(String, String)> =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?;
-    if dependents.is_empty() {
-        return Ok(None);
-    }
-    let drops: Vec<String> =
-        dependents.iter().map(|(table, key)| format!("ALTER TABLE {table} DROP CONSTRAINT {};", name(key))).collect();
-    let names: Vec<String> = dependents.into_iter().map(|(table, key)| format!("{table}.{key}")).collect();
-    let reason = format!("foreign keys depend on the key that must change: {}", names.join(", "));
-    Ok(Some(blocker(difference, reason, 0, Vec::new(), drops.join(" "))))
-}
-
-/// Views that read a column whose type would change.
-async fn dependent_views(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
-    let drift = &difference.drift;
-    let retyped = drift.kind == Kind::Column && drift.repair.as_ref().is_some_and(|sql| sql.contains(" TYPE "));
-    if !retyped {
-        return Ok(None);
-    }
-    let rows = client
-        .query(
-            "SELECT DISTINCT r.ev_class::pg_catalog.regclass::text
-             FROM pg_catalog.pg_depend d
-             JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-             WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-                AND d.refobjid = pg_catalog.to_regclass($1) AND a.attname = $2",
-            &[&qualified(&drift.table), &drift.object],
-        )
-        .await?;
-    let views: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if views.is_empty() {
-        return Ok(None);
-    }
-    let reason = format!("views read the column whose type must change: {}", views.join(", "));
-    let resolve = views.iter().map(|view| format!("DROP VIEW {view};")).collect::<Vec<_>>().join(" ");
-    Ok(Some(blocker(difference, reason, 0, Vec::new(), format!("{resolve} -- and create them again afterwards"))))
 }

@@ -82,6 +82,11 @@ pub enum EngineError {
     /// Rows or objects are in the way; nothing was changed.
     #[error("{} in the way, nothing was changed", if .0.len() == 1 { "1 obstacle is".to_owned() } else { format!("{} obstacles are", .0.len()) })]
     Blocked(Vec<Blocker>),
+    /// Rows or objects came into the way while the run was under way.
+    #[error(
+        "{} obstacle(s) came up during the run, which stopped there; what it had done stays, and the next run goes on from there", .0.len()
+    )]
+    Stopped(Vec<Blocker>),
     /// The migrations ran and the schema is still another one.
     #[error("the schema still differs after the run: {}; see `migrate verify`", .0.join(", "))]
     NotConverged(Vec<String>),
@@ -116,7 +121,7 @@ impl EngineError {
             Self::Refused(_) | Self::TooOld(_) => ExitCode::Usage,
             Self::Locked { .. } => ExitCode::Locked,
             Self::Ahead(_) => ExitCode::Ahead,
-            Self::Blocked(_) | Self::NotConverged(_) => ExitCode::Drift,
+            Self::Blocked(_) | Self::Stopped(_) | Self::NotConverged(_) => ExitCode::Drift,
             _ if self.is_connection_loss() => ExitCode::Unreachable,
             Self::LockLost(_) | Self::Statement { .. } | Self::Postgres(_) | Self::Interrupted => ExitCode::Failed,
         }
@@ -156,6 +161,9 @@ pub(crate) fn postgres_message(error: &tokio_postgres::Error) -> String {
         if let Some(part) = part {
             text.push_str(&format!("; {label}: {part}"));
         }
+    }
+    if db.code() == &SqlState::LOCK_NOT_AVAILABLE {
+        text.push_str("; another session holds a lock: find it in pg_locks or pg_prepared_xacts, end it, and run the command again");
     }
     text
 }

@@ -24,6 +24,27 @@ pub(crate) const CREATE: &[&str] = &[
         verified_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (service, version))",
 ];
 
+/// What the tables must have, as `name type`, to be read and written. Another application may have the names.
+pub(crate) const SHAPES: &[(&str, &[&str])] = &[
+    (
+        "__migration_runs",
+        &[
+            "id uuid",
+            "service text",
+            "command text",
+            "binary_version text",
+            "database_user text",
+            "started_at timestamp with time zone",
+            "finished_at timestamp with time zone",
+            "outcome text",
+            "error text",
+            "actions jsonb",
+            "data_changes jsonb",
+        ],
+    ),
+    ("__migration_versions", &["service text", "version text", "checksum text", "run_id uuid"]),
+];
+
 /// The last run, for `status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastRun {
@@ -47,7 +68,7 @@ pub struct LastRun {
 
 /// Versions that the ledger gives to other services.
 pub(crate) async fn foreign_versions(client: &Client, service: &str) -> Result<BTreeSet<String>, EngineError> {
-    if !exists(client, "__migration_versions").await? {
+    if !usable(client, SHAPES[1].0, SHAPES[1].1).await? {
         return Ok(BTreeSet::new());
     }
     let rows = client.query("SELECT version FROM public.__migration_versions WHERE service <> $1", &[&service]).await?;
@@ -56,7 +77,7 @@ pub(crate) async fn foreign_versions(client: &Client, service: &str) -> Result<B
 
 /// The last run of a service.
 pub(crate) async fn last_run(client: &Client, service: &str) -> Result<Option<LastRun>, EngineError> {
-    if !exists(client, "__migration_runs").await? {
+    if !usable(client, SHAPES[0].0, SHAPES[0].1).await? {
         return Ok(None);
     }
     let row = client
@@ -111,7 +132,21 @@ pub(crate) async fn write(
     Ok(())
 }
 
-async fn exists(client: &Client, table: &str) -> Result<bool, EngineError> {
+/// Whether something has the name.
+pub(crate) async fn there(client: &Client, table: &str) -> Result<bool, EngineError> {
     let row = client.query_one("SELECT pg_catalog.to_regclass('public.' || $1::text) IS NOT NULL", &[&table]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Whether it is a table with these columns.
+pub(crate) async fn usable(client: &Client, table: &str, columns: &[&str]) -> Result<bool, EngineError> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(pg_catalog.array_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)) @> $2::text[], false)
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             WHERE c.oid = pg_catalog.to_regclass('public.' || $1::text) AND c.relkind = 'r'",
+            &[&table, &columns],
+        )
+        .await?;
     Ok(row.try_get(0)?)
 }

@@ -16,6 +16,7 @@ mod error;
 mod history;
 mod ledger;
 mod lock;
+mod obstacles;
 mod render;
 pub mod repair;
 mod report;

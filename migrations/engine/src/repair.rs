@@ -59,7 +59,7 @@ pub(crate) fn text(steps: &[Step]) -> String {
 }
 
 /// A temporary name beside `object`; PostgreSQL cuts names at 63 bytes.
-fn beside(object: &str) -> String {
+pub(crate) fn beside(object: &str) -> String {
     const ROOM: usize = 63 - "__new".len();
     let end = object.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= ROOM).last();
     format!("{}__new", &object[..end.unwrap_or(0)])

@@ -164,6 +164,8 @@ pub struct UpReport {
     /// The state afterwards.
     #[serde(flatten)]
     pub verify: VerifyReport,
+    /// The tables of this service; every other table is left alone.
+    pub owned_tables: Vec<String>,
     /// Every statement that ran, in order.
     pub actions: Vec<Action>,
     /// Rows that were changed.

@@ -15,6 +15,8 @@ use crate::split::summary;
 const OLDEST: u32 = 140_000;
 /// How long a statement may queue for a lock, with everybody else queueing behind it.
 const LOCK_TIMEOUT: &str = "2s";
+/// How long a look at rows waits for somebody who has locked the whole table; `verify` must not hang.
+const READ_LOCK_TIMEOUT: &str = "30s";
 /// How often a statement is tried again when the lock did not come.
 const ATTEMPTS: u32 = 15;
 
@@ -55,12 +57,17 @@ async fn settle(client: &Client) -> Result<(), EngineError> {
     if u32::try_from(number).unwrap_or_default() < OLDEST {
         return Err(EngineError::TooOld(row.try_get(1)?));
     }
-    // Defaults of a role or database must not reach into a run. The check interval frees the lock of a killed runner.
+    // Defaults of a role or database must not reach into a run, nor into the text forms that are compared. The check
+    // interval frees the lock of a killed runner.
     client
-        .batch_execute(
+        .batch_execute(&format!(
             "SET search_path = public; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-             SET lock_timeout = 0; SET client_min_messages = warning; SET client_connection_check_interval = '1s'",
-        )
+             SET idle_session_timeout = 0; SET lock_timeout = '{READ_LOCK_TIMEOUT}'; SET client_min_messages = warning; \
+             SET client_connection_check_interval = '1s'; SET default_transaction_isolation = 'read committed'; \
+             SET default_transaction_deferrable = off; SET quote_all_identifiers = off; \
+             SET standard_conforming_strings = on; SET transform_null_equals = off; SET array_nulls = on; SET DateStyle = ISO; \
+             SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
+        ))
         .await?;
     Ok(())
 }
@@ -104,7 +111,9 @@ pub(crate) async fn run_step(client: &Client, step: &Step, context: &str) -> Res
         // A timeout in a concurrent build would leave an INVALID index behind.
         Step::Alone(sql) => {
             client.batch_execute("SET lock_timeout = 0").await?;
-            execute(client, sql, context).await
+            let rows = execute(client, sql, context).await?;
+            client.batch_execute(&format!("SET lock_timeout = '{READ_LOCK_TIMEOUT}'")).await?;
+            Ok(rows)
         }
         Step::Transaction(statements) => {
             retrying(

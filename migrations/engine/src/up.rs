@@ -18,7 +18,7 @@ use crate::session::{self, Connect, begin, execute, retrying, run_step};
 use crate::set::{Migration, MigrationSet};
 use crate::split::summary;
 use crate::verify::{Inspection, inspect};
-use crate::{blockers, history, ledger};
+use crate::{blockers, history, ledger, obstacles};
 
 /// One repair can bring the next difference to light (a column, then its index), but not for ever.
 const CONVERGE_ROUNDS: usize = 5;
@@ -47,6 +47,7 @@ pub async fn up(
             unknown: Vec::new(),
             drift: Vec::new(),
         },
+        owned_tables: set.expected.table_names(),
         actions: Vec::new(),
         data_changes: Vec::new(),
         findings: Vec::new(),
@@ -66,7 +67,7 @@ pub async fn up(
         }
     };
     if let Err(error) = &outcome {
-        if let EngineError::Blocked(found) = error {
+        if let EngineError::Blocked(found) | EngineError::Stopped(found) = error {
             report.blockers.clone_from(found);
         }
         report.error = Some(error.to_string());
@@ -126,10 +127,9 @@ impl Run<'_> {
         if inspection.report.state == State::Match {
             return Ok(());
         }
-        let mut all = inspection.history.differences.clone();
-        all.extend(inspection.differences.iter().cloned());
         let history_live = crate::read_schema(self.client, &[history::TABLE.to_owned()]).await?;
-        let mut in_the_way = blockers::find(self.client, self.set, &inspection.live, &inspection.differences).await?;
+        let mut in_the_way = obstacles::standing(self.client, self.set, &inspection.live).await?;
+        in_the_way.extend(blockers::find(self.client, self.set, &inspection.live, &inspection.differences).await?);
         // Repeated versions are no obstacle: they are removed below.
         let history_differences: Vec<Difference> = inspection
             .history
@@ -317,7 +317,7 @@ impl Run<'_> {
             // Rows may have come in since the first look.
             let in_the_way = blockers::find(self.client, self.set, &inspection.live, &errors).await?;
             if !in_the_way.is_empty() {
-                return Err(EngineError::Blocked(in_the_way));
+                return Err(EngineError::Stopped(in_the_way));
             }
             for (difference, fix) in of_phase(&errors, &[Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge]) {
                 self.repair(difference, &fix.steps, report).await?;

@@ -83,7 +83,8 @@ pub fn quote_literal(text: &str) -> String {
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// Creates the two roles or sets their passwords; neither has any attribute beyond signing in.
+/// Creates the two roles or sets their passwords; neither has any attribute beyond signing in. Messages come in English
+/// whatever the server's language: Diesel hides the SQLSTATE, so the services tell some errors apart by their text.
 ///
 /// # Errors
 /// A statement failed.
@@ -94,7 +95,8 @@ pub async fn roles_ensure(server: &ServerAddress, roles: &DatabaseRoles) -> Resu
         let sql = format!(
             "SELECT pg_advisory_xact_lock(hashtext('roles of the private cluster'));
              DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN CREATE ROLE {name}; END IF; END $$;
-             ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}",
+             ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {};
+             ALTER ROLE {name} SET lc_messages = 'C'",
             quote_literal(&role.password)
         );
         execute(&client, &format!("creating the role {}", role.name), &sql).await?;

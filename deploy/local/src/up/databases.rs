@@ -75,6 +75,19 @@ async fn restore(
     Ok(())
 }
 
+/// The tables of schema public that are neither in `owned` nor the migration engine's.
+pub(super) async fn other_tables(
+    server: &ServerAddress,
+    database: &str,
+    owned: &[String],
+) -> Result<Vec<String>, UpError> {
+    let client = connect(&server.superuser_url(database)).await?;
+    let sql = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+               AND relkind IN ('r', 'p', 'v', 'm') AND relname <> ALL ($1) AND NOT starts_with(relname, '__') ORDER BY relname";
+    let rows = client.query(sql, &[&owned]).await.map_err(|e| PostgresError::sql("listing the other tables", &e))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// "tasks 4 rows, users 3 rows, …" of schema public.
 async fn found(server: &ServerAddress, database: &str) -> Result<String, UpError> {
     let client = connect(&server.superuser_url(database)).await?;

@@ -12,6 +12,7 @@ use super::progress::Progress;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct UpReport {
+    owned_tables: Vec<String>,
     actions: Vec<Action>,
     data_changes: Vec<DataChange>,
     findings: Vec<Finding>,
@@ -62,8 +63,13 @@ struct Drift {
     problem: String,
 }
 
-/// Runs `<program> migrate up` on the database at `url`.
-pub(super) async fn migrate(service: &str, program: &Path, url: &str, progress: &Progress) -> Result<(), UpError> {
+/// Runs `<program> migrate up` on the database at `url`; answers the tables that are the service's own.
+pub(super) async fn migrate(
+    service: &str,
+    program: &Path,
+    url: &str,
+    progress: &Progress,
+) -> Result<Vec<String>, UpError> {
     progress.begin(&format!("{service}: migrating"));
     let mut command = tokio::process::Command::new(program);
     command
@@ -79,7 +85,7 @@ pub(super) async fn migrate(service: &str, program: &Path, url: &str, progress: 
         Ok(report) if code == 0 => {
             progress.done(&format!("{service}: {}", report.summary()));
             report.tell(progress);
-            Ok(())
+            Ok(report.owned_tables)
         }
         Ok(report) => {
             report.tell(progress);
@@ -108,7 +114,7 @@ impl UpReport {
             return "the schema is up to date".to_owned();
         }
         format!(
-            "schema as expected; {} statements applied, {} found done already, {} differences repaired",
+            "the schema is as expected; {} statements changed something, {} had nothing to do, {} differences were repaired",
             count("applied"),
             count("already_there"),
             count("repaired")

@@ -280,17 +280,22 @@ async fn migrate(
     task: &Path,
     progress: &Progress,
 ) -> Result<(), UpError> {
+    let mut owned = Vec::new();
     for (service, program, database) in
         [(SERVICES[0], auth, &state.auth_database), (SERVICES[1], task, &state.task_database)]
     {
         let roles = secrets.roles(database);
         let migrated =
             migrations::migrate(service, program, &server.role_url(&roles.migrator, database), progress).await;
-        migrated.map_err(|error| UpError {
+        owned.extend(migrated.map_err(|error| UpError {
             message: format!("{}; the database is kept: `cargo up` tries again, `--fresh` starts over", error.message),
             ..error
-        })?;
+        })?);
         database_grant(server, database, &roles).await?;
+    }
+    let others = databases::other_tables(server, &state.auth_database, &owned).await?;
+    if !others.is_empty() {
+        progress.done(&format!("left alone, as they belong to neither service: {}", others.join(", ")));
     }
     Ok(())
 }

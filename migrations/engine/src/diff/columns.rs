@@ -3,18 +3,18 @@
 use super::{Difference, Guard};
 use crate::repair::{self, Phase, Step, name, table as qualified};
 use crate::report::{Kind, Problem};
-use crate::schema::{Column, Table};
+use crate::schema::{Column, ConstraintKind, Table};
 
 pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut Vec<Difference>) {
     for (column, wanted) in &expected.columns {
         match actual.columns.get(column) {
             None => found.push(missing(table, column, wanted)),
-            Some(there) => existing(table, column, wanted, there, found),
+            Some(there) => existing(table, column, wanted, there, actual, found),
         }
     }
     for (column, there) in &actual.columns {
         if !expected.columns.contains_key(column) {
-            found.push(unexpected(table, column, there));
+            found.push(unexpected(table, column, there, actual));
         }
     }
 }
@@ -36,7 +36,14 @@ fn missing(table: &str, column: &str, wanted: &Column) -> Difference {
     if wanted.nullable || wanted.default.is_some() { difference } else { difference.guard(Guard::Empty) }
 }
 
-fn existing(table: &str, column: &str, wanted: &Column, there: &Column, found: &mut Vec<Difference>) {
+fn existing(
+    table: &str,
+    column: &str,
+    wanted: &Column,
+    there: &Column,
+    actual: &Table,
+    found: &mut Vec<Difference>,
+) {
     let alter = format!("ALTER TABLE {} ALTER COLUMN {}", qualified(table), name(column));
     let different = || {
         Difference::error(Kind::Column, table, column, Problem::Different)
@@ -61,7 +68,8 @@ fn existing(table: &str, column: &str, wanted: &Column, there: &Column, found: &
     match (wanted.nullable, there.nullable) {
         (true, false) => {
             let sql = format!("{alter} DROP NOT NULL");
-            found.push(different().fix(Phase::Prepare, 7, vec![Step::Transaction(vec![sql])]));
+            let (phase, rank) = nullable_when(actual, column);
+            found.push(different().fix(phase, rank, vec![Step::Transaction(vec![sql])]));
         }
         (false, true) => {
             let steps = repair::set_not_null(table, column);
@@ -71,16 +79,27 @@ fn existing(table: &str, column: &str, wanted: &Column, there: &Column, found: &
     }
 }
 
-fn unexpected(table: &str, column: &str, there: &Column) -> Difference {
+/// A column of the primary key takes NULL only after the key is replaced.
+fn nullable_when(actual: &Table, column: &str) -> (Phase, u8) {
+    let mut keys = actual.constraints.values().filter(|key| key.kind == ConstraintKind::PrimaryKey);
+    if keys.any(|key| key.columns.iter().any(|of_key| of_key == column)) {
+        (Phase::Converge, 13)
+    } else {
+        (Phase::Prepare, 7)
+    }
+}
+
+fn unexpected(table: &str, column: &str, there: &Column, actual: &Table) -> Difference {
     if there.nullable || there.default.is_some() || there.generated.is_some() {
         return Difference::warning(Kind::Column, table, column, Problem::Unexpected).actual(describe(there));
     }
     // An insert of ours does not name it, so it would fail. The column and its values stay.
     let sql = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", qualified(table), name(column));
+    let (phase, rank) = nullable_when(actual, column);
     Difference::error(Kind::Column, table, column, Problem::Unexpected)
         .actual(describe(there))
         .expected("no such column, or one that may be null")
-        .fix(Phase::Prepare, 7, vec![Step::Transaction(vec![sql])])
+        .fix(phase, rank, vec![Step::Transaction(vec![sql])])
 }
 
 /// The column as it stands in CREATE TABLE.
@@ -107,7 +126,9 @@ fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Colum
         Some(collation) => format!("{} COLLATE {collation}", wanted.type_name),
         None => wanted.type_name.clone(),
     };
-    let change = format!("{alter} TYPE {target} USING {quoted}::{}", wanted.type_name);
+    // An explicit cast to varchar(n) would cut what came in since the guard was asked; an assignment fails instead.
+    let using = if there.is_enum { format!(" USING {quoted}::text") } else { String::new() };
+    let change = format!("{alter} TYPE {target}{using}");
     let Some(limit) = conversion(there, wanted) else {
         let resolve = match (there.type_name.as_str(), wanted.type_name.as_str()) {
             ("timestamp without time zone", "timestamp with time zone") => {
@@ -115,7 +136,10 @@ fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Colum
                     "{alter} TYPE {target} USING {quoted} AT TIME ZONE 'UTC'; -- name the zone the values were written in"
                 )
             }
-            _ => format!("{change}; -- after checking that every value survives"),
+            _ => format!(
+                "{alter} TYPE {target} USING {quoted}::{}; -- after checking that every value survives",
+                wanted.type_name
+            ),
         };
         let reason = format!("{} does not convert to {} without loss", describe(there), wanted.type_name);
         return difference.never(reason, resolve);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Difference, Guard};
-use crate::repair::{self, Phase, Step, name, table as qualified};
+use crate::repair::{self, Fix, Phase, Step, name, table as qualified};
 use crate::report::{Kind, Problem};
 use crate::schema::{Constraint, ConstraintKind, Index, Table};
 
@@ -135,12 +135,18 @@ fn missing(table: &str, constraint: &str, wanted: &Constraint, actual: &Table) -
 
 fn replace(table: &str, constraint: &str, wanted: &Constraint, other: &str, there: &Constraint) -> Difference {
     let drop = drop_constraint(table, other);
-    let steps = add(table, constraint, wanted, Some(drop));
+    let steps = add(table, constraint, wanted, Some(drop.clone()));
     let difference = Difference::error(Kind::Constraint, table, constraint, Problem::Different)
         .expected(wanted.definition.as_str())
         .actual(if other == constraint { there.definition.clone() } else { format!("{other}: {}", there.definition) })
         .fix(phase(wanted.kind), rank(wanted.kind), steps);
-    guarded(difference, wanted)
+    let mut difference = guarded(difference, wanted);
+    // The old rule may forbid what the migrations write: it goes first, and the wanted one comes as a missing one.
+    let forbids = there.kind == ConstraintKind::Check || there.references != wanted.references;
+    if forbids && let Some(fix) = &mut difference.fix {
+        *fix = Fix { phase: Phase::Prepare, rank: 3, steps: vec![Step::Transaction(vec![drop])] };
+    }
+    difference
 }
 
 fn rename(table: &str, constraint: &str, wanted: &Constraint, other: &str) -> Difference {

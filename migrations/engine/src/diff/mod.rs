@@ -123,7 +123,10 @@ impl Difference {
 #[must_use]
 pub fn compare(expected: &Expected, live: &Schema) -> Vec<Difference> {
     let mut found = Vec::new();
-    for (name, table) in &expected.tables {
+    // A logged table may not refer to an unlogged one: those referred to come first.
+    let mut tables: Vec<_> = expected.tables.iter().collect();
+    tables.sort_by_key(|(name, _)| depth(name, live, expected.tables.len()));
+    for (name, table) in tables {
         match live.get(name) {
             None => {
                 let mut missing = Difference::error(Kind::Table, name, name, Problem::Missing).expected("table");
@@ -147,6 +150,13 @@ pub fn compare(expected: &Expected, live: &Schema) -> Vec<Difference> {
     found
 }
 
+/// How many foreign keys lie between the table and one that refers to none; `most` ends a circle.
+fn depth(table: &str, live: &Schema, most: usize) -> usize {
+    let Some(there) = live.get(table).filter(|_| most > 0) else { return 0 };
+    let parents = there.constraints.values().filter_map(|key| key.references.as_deref());
+    parents.filter(|parent| *parent != table).map(|parent| depth(parent, live, most - 1) + 1).max().unwrap_or(0)
+}
+
 fn compare_table(name: &str, expected: &Table, actual: &Table, live: &Schema, found: &mut Vec<Difference>) {
     if expected.logged && !actual.logged {
         let sql = format!("ALTER TABLE {} SET LOGGED", repair::table(name));
@@ -154,7 +164,8 @@ fn compare_table(name: &str, expected: &Table, actual: &Table, live: &Schema, fo
             Difference::error(Kind::Table, name, name, Problem::Different)
                 .expected("logged")
                 .actual("unlogged: empty after a crash")
-                .fix(Phase::Prepare, 1, vec![Step::Transaction(vec![sql])]),
+                // After foreign keys to tables of others are dropped.
+                .fix(Phase::Prepare, 4, vec![Step::Transaction(vec![sql])]),
         );
     }
     if actual.row_security && !expected.row_security {

@@ -1,0 +1,329 @@
+//! Objects and rights that are in the way of a run: taken names, dependents of what must be replaced, inheritance,
+//! missing ownership. The catalog tells all of it before anything is changed.
+
+use tokio_postgres::Client;
+
+use crate::blockers::{Blocker, blocker};
+use crate::diff::{Difference, Guard};
+use crate::error::EngineError;
+use crate::ledger;
+use crate::repair::{beside, name, table as qualified};
+use crate::report::{Kind, Problem};
+use crate::schema::{ConstraintKind, Schema};
+use crate::set::MigrationSet;
+
+/// What is in the way of any change, whatever differs.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn standing(client: &Client, set: &MigrationSet, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
+    let mut found = Vec::new();
+    found.extend(session_rights(client).await?);
+    for table in live.keys() {
+        found.extend(owner(client, table).await?);
+        found.extend(inheritance(client, table).await?);
+        found.extend(rules(client, table).await?);
+    }
+    for (table, columns) in ledger::SHAPES {
+        if ledger::there(client, table).await? && !ledger::usable(client, table, columns).await? {
+            found.push(plain(
+                table,
+                format!("public.{table} is not the table that the engine keeps its ledger in"),
+                format!("ALTER TABLE public.{table} RENAME TO {table}_of_somebody_else;"),
+            ));
+        }
+    }
+    for (table, wanted) in &set.expected.tables {
+        if live.contains_key(table) {
+            continue;
+        }
+        found.extend(type_of_name(client, table).await?);
+        let keys = wanted.constraints.iter().filter(|(_, key)| has_index(key.kind)).map(|(key, _)| key);
+        for relation in std::iter::once(table).chain(keys).chain(wanted.indexes.keys()) {
+            found.extend(taken(client, table, relation, None).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// What is in the way of one difference's fix.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn of_fix(client: &Client, difference: &Difference) -> Result<Vec<Blocker>, EngineError> {
+    let mut found = Vec::new();
+    if difference.fix.is_some() && !matches!(difference.guard, Some(Guard::Never { .. })) {
+        found.extend(name_taken(client, difference).await?);
+        found.extend(dependent_keys(client, difference).await?);
+        found.extend(dependents_of_constraint(client, difference).await?);
+        found.extend(dependents_of_column(client, difference).await?);
+    }
+    Ok(found)
+}
+
+fn plain(table: &str, reason: String, resolve: String) -> Blocker {
+    let (table, object) = (table.to_owned(), table.to_owned());
+    Blocker { table, object, expected: None, actual: None, reason, rows: 0, sample: Vec::new(), resolve }
+}
+
+fn has_index(kind: ConstraintKind) -> bool {
+    matches!(kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique | ConstraintKind::Exclusion)
+}
+
+/// Whether this session may write and make tables at all. A standby is not told here: failover may end that.
+async fn session_rights(client: &Client) -> Result<Vec<Blocker>, EngineError> {
+    let row = client
+        .query_one(
+            "SELECT pg_catalog.current_setting('transaction_read_only') = 'on' AND NOT pg_catalog.pg_is_in_recovery(),
+                pg_catalog.to_regnamespace('public') IS NOT NULL,
+                coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('public')::oid, 'CREATE'), false),
+                pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database())",
+            &[],
+        )
+        .await?;
+    let (user, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+    let mut found = Vec::new();
+    if row.try_get(0)? {
+        found.push(plain(
+            "public",
+            "the session is read-only (default_transaction_read_only)".to_owned(),
+            format!(
+                "ALTER ROLE {user} RESET default_transaction_read_only; ALTER DATABASE {database} RESET default_transaction_read_only;"
+            ),
+        ));
+    }
+    if !row.try_get::<_, bool>(1)? {
+        let resolve = format!("CREATE SCHEMA public; GRANT USAGE, CREATE ON SCHEMA public TO {user};");
+        found.push(plain("public", "the database has no schema public".to_owned(), resolve));
+    } else if !row.try_get::<_, bool>(2)? {
+        let resolve = format!("GRANT USAGE, CREATE ON SCHEMA public TO {user};");
+        found.push(plain("public", format!("role {user} may not make tables in schema public"), resolve));
+    }
+    Ok(found)
+}
+
+async fn owner(client: &Client, table: &str) -> Result<Option<Blocker>, EngineError> {
+    let row = client
+        .query_one(
+            "SELECT pg_catalog.pg_has_role(relowner, 'USAGE'), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(relowner)),
+                pg_catalog.quote_ident(current_user)
+             FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)",
+            &[&qualified(table)],
+        )
+        .await?;
+    if row.try_get(0)? {
+        return Ok(None);
+    }
+    let (owner, user): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+    let resolve = format!("ALTER TABLE {} OWNER TO {user}; -- or GRANT {owner} TO {user};", qualified(table));
+    Ok(Some(plain(table, format!("{table} belongs to role {owner}, and {user} may not change it"), resolve)))
+}
+
+/// A change of a parent reaches its children, which are not ours; a child cannot be changed on its own.
+async fn inheritance(client: &Client, table: &str) -> Result<Vec<Blocker>, EngineError> {
+    let rows = client
+        .query(
+            "SELECT inhrelid::pg_catalog.regclass::text, inhparent::pg_catalog.regclass::text, c.relispartition
+             FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class c ON c.oid = inhrelid
+             WHERE c.relkind IN ('r', 'f') AND pg_catalog.to_regclass($1) IN (inhrelid, inhparent)
+                AND (SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)) = 'r'",
+            &[&qualified(table)],
+        )
+        .await?;
+    let mut found = Vec::new();
+    for row in &rows {
+        let (child, parent): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let resolve = if row.try_get(2)? {
+            format!("ALTER TABLE {parent} DETACH PARTITION {child};")
+        } else {
+            format!("ALTER TABLE {child} NO INHERIT {parent};")
+        };
+        found.push(plain(table, format!("{child} inherits from {parent}, so neither can be changed alone"), resolve));
+    }
+    Ok(found)
+}
+
+/// A rule that does something else INSTEAD swallows what the migrations write.
+async fn rules(client: &Client, table: &str) -> Result<Vec<Blocker>, EngineError> {
+    let target = qualified(table);
+    let rows = client
+        .query(
+            "SELECT pg_catalog.quote_ident(rulename) FROM pg_catalog.pg_rewrite
+             WHERE ev_class = pg_catalog.to_regclass($1) AND ev_type <> '1' AND is_instead AND ev_enabled <> 'D'",
+            &[&target],
+        )
+        .await?;
+    let mut found = Vec::new();
+    for row in &rows {
+        let rule: String = row.try_get(0)?;
+        let resolve = format!("ALTER TABLE {target} DISABLE RULE {rule};");
+        found.push(plain(table, format!("rule {rule} on {table} does something else instead of a write"), resolve));
+    }
+    Ok(found)
+}
+
+/// A table takes a type of its name too.
+async fn type_of_name(client: &Client, table: &str) -> Result<Option<Blocker>, EngineError> {
+    let row = client
+        .query_opt(
+            "SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.to_regnamespace('public') AND typname = $1
+                AND typrelid = 0 AND typcategory <> 'A'",
+            &[&table],
+        )
+        .await?;
+    let target = qualified(table);
+    Ok(row.map(|_| {
+        let resolve = format!("ALTER TYPE {target} RENAME TO {};", name(&format!("{table}_type")));
+        plain(table, format!("the name {table} is taken by a type"), resolve)
+    }))
+}
+
+async fn name_taken(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    if !matches!(drift.problem, Problem::Missing | Problem::Different)
+        || !matches!(drift.kind, Kind::Index | Kind::Constraint)
+    {
+        return Ok(None);
+    }
+    // Only constraints that are backed by an index take a relation's name.
+    let relational = drift.kind == Kind::Index
+        || drift.expected.as_deref().is_some_and(|text| text.starts_with("PRIMARY") || text.starts_with("UNIQUE"));
+    if !relational {
+        return Ok(None);
+    }
+    let repair = drift.repair.as_deref().unwrap_or_default();
+    for relation in [drift.object.clone(), beside(&drift.object)] {
+        if relation == drift.object || repair.contains(&name(&relation)) {
+            let found = taken(client, &drift.table, &relation, Some(difference)).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether something that is not an index of `table` has the name `relation` in `public`.
+async fn taken(
+    client: &Client,
+    table: &str,
+    relation: &str,
+    difference: Option<&Difference>,
+) -> Result<Option<Blocker>, EngineError> {
+    let row = client
+        .query_opt(
+            "SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0), c.relkind::text
+             FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+             WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1
+                AND i.indrelid IS DISTINCT FROM pg_catalog.to_regclass($2)::oid",
+            &[&relation, &qualified(table)],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let kind = match row.try_get(1)? {
+        "v" => "VIEW",
+        "m" => "MATERIALIZED VIEW",
+        "S" => "SEQUENCE",
+        "i" | "I" => "INDEX",
+        "c" => "TYPE",
+        "f" => "FOREIGN TABLE",
+        _ => "TABLE",
+    };
+    let reason = format!("the name {relation} is taken by {}", row.try_get::<_, String>(0)?);
+    let resolve =
+        format!("ALTER {kind} {} RENAME TO {};", qualified(relation), name(&beside(&format!("{relation}_of_others"))));
+    Ok(Some(match difference {
+        Some(difference) => blocker(difference, reason, 0, Vec::new(), resolve),
+        None => Blocker { object: relation.to_owned(), ..plain(table, reason, resolve) },
+    }))
+}
+
+/// Foreign keys of other tables that hang on a key or unique index which would be replaced or dropped.
+async fn dependent_keys(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    // A primary key may be replaced under another name: every key of the table that the repair drops counts.
+    let rows = client
+        .query(
+            "SELECT f.conrelid::pg_catalog.regclass::text, f.conname::text
+             FROM pg_catalog.pg_constraint f
+             JOIN pg_catalog.pg_class x ON x.oid = f.conindid
+             WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass($1)
+                AND (pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(x.relname) || ';') > 0
+                    OR pg_catalog.strpos($2, 'DROP INDEX CONCURRENTLY IF EXISTS public.' || pg_catalog.quote_ident(x.relname) || ';') > 0
+                    OR pg_catalog.strpos($2, 'DROP INDEX public.' || pg_catalog.quote_ident(x.relname) || ';') > 0)",
+            &[&qualified(&drift.table), &drift.repair.clone().unwrap_or_default()],
+        )
+        .await?;
+    let dependents: Vec<(String, String)> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?;
+    if dependents.is_empty() {
+        return Ok(None);
+    }
+    let drops: Vec<String> =
+        dependents.iter().map(|(table, key)| format!("ALTER TABLE {table} DROP CONSTRAINT {};", name(key))).collect();
+    let names: Vec<String> = dependents.into_iter().map(|(table, key)| format!("{table}.{key}")).collect();
+    let reason = format!("foreign keys depend on the key that must change: {}", names.join(", "));
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), drops.join(" "))))
+}
+
+/// Views that group by a primary key depend on it.
+async fn dependents_of_constraint(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    let rows = client
+        .query(
+            "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+             FROM pg_catalog.pg_constraint k
+             JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.refobjid = k.oid
+             WHERE k.conrelid = pg_catalog.to_regclass($1) AND d.deptype = 'n'
+                AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
+                AND pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ';') > 0",
+            &[&qualified(&drift.table), &drift.repair.clone().unwrap_or_default()],
+        )
+        .await?;
+    dependents(difference, &rows, "depend on the constraint that must change")
+}
+
+/// Views, rules, triggers, policies, generated columns and functions that use a column whose type must change; for an
+/// enum also indexes whose expression compares it.
+async fn dependents_of_column(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
+    let drift = &difference.drift;
+    let retyped = drift.kind == Kind::Column && drift.repair.as_ref().is_some_and(|sql| sql.contains(" TYPE "));
+    if !retyped {
+        return Ok(None);
+    }
+    let rows = client
+        .query(
+            "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+             FROM pg_catalog.pg_depend d
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                AND d.refobjid = pg_catalog.to_regclass($1) AND a.attname = $2
+                AND (d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
+                        'pg_catalog.pg_policy'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass,
+                        'pg_catalog.pg_publication_rel'::pg_catalog.regclass)
+                    OR (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND EXISTS (
+                        SELECT FROM pg_catalog.pg_attrdef g WHERE g.oid = d.objid AND g.adnum <> a.attnum))
+                    OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid > 0 AND d.objid = d.refobjid)
+                    OR (t.typtype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
+                        SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid
+                            AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))))",
+            &[&qualified(&drift.table), &drift.object],
+        )
+        .await?;
+    dependents(difference, &rows, "use the column whose type must change")
+}
+
+fn dependents(
+    difference: &Difference,
+    rows: &[tokio_postgres::Row],
+    how: &str,
+) -> Result<Option<Blocker>, EngineError> {
+    let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let reason = format!("these {how}: {}", names.join(", "));
+    let resolve = format!("-- drop these, run the command again, and make them again afterwards: {}", names.join(", "));
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve)))
+}
