@@ -157,3 +157,26 @@ async fn a_killed_run_is_finished_by_the_next_one() {
         assert!(left(&database).await.is_empty());
     }
 }
+
+#[tokio::test]
+async fn times_that_no_client_can_read_are_moved_to_a_bound() {
+    let sql = format!(
+        "{}\nUPDATE tasks SET due_date = 'infinity', created_at = '-infinity' WHERE title = 'Set by the bulk route';
+         UPDATE tasks SET due_date = '12000-01-01' WHERE title = 'Write the post-mortem';
+         UPDATE users SET last_login_at = 'infinity', created_at = 'infinity' WHERE username = 'carol';",
+        fixture("legacy/incident")
+    );
+    let database = TestDatabase::from_sql(&sql).await;
+    for (service, rows) in [(Service::Auth, 1), (Service::Task, 2)] {
+        let run = up(service, &database).await;
+        assert_eq!(run.code, 0, "{run:#?}");
+        let report = run.json();
+        let changes = report["data_changes"].as_array().unwrap();
+        let change = changes.iter().find(|change| change["description"].as_str().unwrap().contains("years 1 to 9999"));
+        assert_eq!(change.map(|change| change["rows"].as_u64().unwrap()), Some(rows), "{changes:#?}");
+    }
+    let unreadable = "SELECT (SELECT count(*) FROM users WHERE NOT isfinite(created_at) OR NOT isfinite(last_login_at))
+        + (SELECT count(*) FROM tasks WHERE NOT isfinite(created_at) OR due_date NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59+00')";
+    let left: i64 = database.client().await.query_one(unreadable, &[]).await.unwrap().get(0);
+    assert_eq!(left, 0);
+}

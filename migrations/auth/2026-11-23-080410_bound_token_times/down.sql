@@ -1,0 +1,2 @@
+-- The values that were moved are not recorded.
+SELECT 1;

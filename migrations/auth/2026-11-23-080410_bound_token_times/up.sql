@@ -1,0 +1,22 @@
+-- PostgreSQL keeps times that no client of ours can read: infinity, years before 1 and after 9999. One such value would fail
+-- every list that holds it. Values outside are moved to the nearest bound; an infinite one that may be absent becomes null.
+
+-- engine: data Moved times of refresh tokens outside the years 1 to 9999 to the bound
+UPDATE refresh_tokens
+SET
+    expires_at = least(greatest(expires_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00'),
+    created_at = least(greatest(created_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00'),
+    updated_at = least(greatest(updated_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00')
+WHERE expires_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00'
+    OR created_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00'
+    OR updated_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00';
+
+-- engine: data Moved times of password-reset tokens outside the years 1 to 9999 to the bound
+UPDATE password_reset_tokens
+SET
+    expires_at = least(greatest(expires_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00'),
+    created_at = least(greatest(created_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00'),
+    updated_at = least(greatest(updated_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59+00')
+WHERE expires_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00'
+    OR created_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00'
+    OR updated_at NOT BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59+00';
