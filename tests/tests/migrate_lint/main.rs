@@ -4,9 +4,11 @@
 
 mod examples;
 mod files;
+mod online;
 mod rules;
 mod sql;
 mod tables;
+mod task;
 mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,10 +46,14 @@ fn every_key_of_the_task_tables_holds_the_owner() {
     let expected: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let tables = expected["tables"].as_object().unwrap();
     assert!(tables.contains_key("tasks"));
-    let holds_owner = |columns: &serde_json::Value| columns.as_array().is_some_and(|all| all.contains(&"user_id".into()));
+    let holds_owner =
+        |columns: &serde_json::Value| columns.as_array().is_some_and(|all| all.contains(&"user_id".into()));
     for (table, shape) in tables {
         let owner = &shape["columns"]["user_id"];
-        assert!(owner.is_object() && owner["nullable"] != true, "{table}: expected a column user_id that is never null");
+        assert!(
+            owner.is_object() && owner["nullable"] != true,
+            "{table}: expected a column user_id that is never null"
+        );
         for (name, constraint) in shape["constraints"].as_object().into_iter().flatten() {
             let kind = constraint["kind"].as_str().unwrap();
             assert_ne!(kind, "foreign_key", "{table}.{name}: the other table may lie on another machine");
@@ -72,7 +78,8 @@ fn a_migration_that_keeps_the_rules_passes() {
 
 #[test]
 fn every_rule_catches_its_breaches() {
-    let mut tried = BTreeSet::new();
+    // An order needs two migrations: `the_order_of_a_set_is_its_history` breaks that rule.
+    let mut tried = BTreeSet::from(["version"]);
     for (rule, bad) in examples::bad() {
         let breaches = lint(std::slice::from_ref(&bad));
         let hit = |breach: &String| breach.contains(&format!("[{rule}]"));

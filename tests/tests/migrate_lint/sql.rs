@@ -156,7 +156,8 @@ fn quoted_length(rest: &str, quote: char) -> usize {
 fn dollar_tag(rest: &str) -> Option<&str> {
     let name = rest.strip_prefix('$')?;
     let end = name.find('$')?;
-    let named = name[..end].chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    let named =
+        name[..end].chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
     named.then(|| &rest[..end + 2])
 }
 

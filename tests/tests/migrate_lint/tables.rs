@@ -16,8 +16,18 @@ pub(crate) struct Created {
 
 /// Words that end the type of a column.
 const AFTER_TYPE: [&str; 12] = [
-    "not", "null", "default", "constraint", "collate", "primary", "unique", "references", "check", "generated",
-    "storage", "compression",
+    "not",
+    "null",
+    "default",
+    "constraint",
+    "collate",
+    "primary",
+    "unique",
+    "references",
+    "check",
+    "generated",
+    "storage",
+    "compression",
 ];
 
 /// What makes a constraint.
@@ -83,7 +93,8 @@ pub(crate) fn index(piece: &Piece) -> Option<(Option<&str>, &str)> {
     let create = piece.find("create index").or_else(|| piece.find("create unique index"))?;
     let on = piece.find_from(create, "on")?;
     let before = &piece.tokens[on - 1];
-    let name = (!["index", "concurrently", "exists"].iter().any(|word| before.is(word))).then_some(before.text.as_str());
+    let name =
+        (!["index", "concurrently", "exists"].iter().any(|word| before.is(word))).then_some(before.text.as_str());
     let table = if piece.tokens.get(on + 1).is_some_and(|token| token.is("only")) { on + 2 } else { on + 1 };
     Some((name, piece.word(table)))
 }
