@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::PasswordArgs;
 use crate::domain::account::{Email, Username};
+use crate::domain::login_key::fold;
 use crate::domain::password::{HashingPool, StoredHash, check_new_password};
 use crate::domain::user::NewUser;
 use crate::flows::{FlowError, name_taken};
@@ -34,7 +35,7 @@ pub struct BootstrapArgs {
     /// E-mail address of the administrator.
     #[arg(long, value_name = "EMAIL")]
     email: String,
-    /// User name of a new account [default: what stands before the @].
+    /// User name of a new account [default: what stands before the @, with a number where that is taken].
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
     #[command(flatten)]
@@ -91,7 +92,7 @@ struct Tools {
 pub async fn bootstrap(args: BootstrapArgs) -> anyhow::Result<ExitCode> {
     telemetry::init_logs(&args.telemetry)?;
     // All that can be wrong with the arguments comes before the first connection.
-    let (user, wanted) = match parse(&args).await {
+    let wanted = match parse(&args).await {
         Ok(parsed) => parsed,
         Err(line) => return Ok(refuse(&line)),
     };
@@ -100,9 +101,9 @@ pub async fn bootstrap(args: BootstrapArgs) -> anyhow::Result<ExitCode> {
         hashing: HashingPool::start(args.passwords.pool_of_one())?,
         now: Utc::now().trunc_subsecs(6),
     };
-    let found = account_of(&tools.store, &user).await;
+    let found = account_of(&tools.store, &args).await;
     match found.context("the accounts cannot be read; has auth-service migrate up been run?")? {
-        None => create(&tools, &user, &wanted).await,
+        None => create(&tools, &args, &wanted).await,
         Some(account) => {
             if args.username.as_deref().is_some_and(|name| name != account.username) {
                 eprintln!("note: account {} has another user name, which stays", account.id);
@@ -112,8 +113,9 @@ pub async fn bootstrap(args: BootstrapArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn account_of(store: &AuthStore, user: &NewUser) -> Result<Option<ExistingAccount>, DatabaseError> {
-    store.account_by_email(user.email.as_str(), &user.email.key()).await
+/// By the address as it was typed: an account from before today's rules must be found too.
+async fn account_of(store: &AuthStore, args: &BootstrapArgs) -> Result<Option<ExistingAccount>, DatabaseError> {
+    store.account_by_email(&args.email, &fold(&args.email)).await
 }
 
 /// Reads a password from stdin and prints its hash.
@@ -132,13 +134,14 @@ pub async fn hash_password(args: HashPasswordArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn parse(args: &BootstrapArgs) -> Result<(NewUser, Wanted), String> {
+async fn parse(args: &BootstrapArgs) -> Result<Wanted, String> {
     if let Some((variable, reason)) = args.passwords.conflict() {
         return Err(format!("{variable}: {reason}"));
     }
-    let email = Email::parse(&args.email).map_err(|problem| format!("--email: {problem}"))?;
+    if args.email.trim().is_empty() {
+        return Err("--email: expected an e-mail address such as name@example.com".to_owned());
+    }
     let username = args.username.as_deref().or_else(|| args.email.split('@').next()).unwrap_or_default();
-    let username = Username::parse(username).map_err(|problem| format!("--username: {problem}"))?;
     let hash = |flag: &str, text: &str| {
         let parsed =
             StoredHash::parse_within(text, &args.passwords.bounds()).map_err(|error| format!("{flag}: {error}"))?;
@@ -149,7 +152,7 @@ async fn parse(args: &BootstrapArgs) -> Result<(NewUser, Wanted), String> {
         }
         Ok::<_, String>(Wanted::Hash(text.to_owned()))
     };
-    let wanted = match &args.source {
+    Ok(match &args.source {
         HashSource { password_hash: Some(text), .. } => hash("--password-hash", text.trim())?,
         HashSource { password_hash_file: Some(path), .. } => {
             let text = tokio::fs::read_to_string(path).await;
@@ -159,33 +162,48 @@ async fn parse(args: &BootstrapArgs) -> Result<(NewUser, Wanted), String> {
         }
         HashSource { .. } => {
             let password = password_from_stdin().await?;
-            let checked = check_new_password(&password, email.as_str(), username.as_str());
+            let checked = check_new_password(&password, &args.email, username);
             checked.map_err(|problem| format!("--password-stdin: {problem}"))?;
             Wanted::Password(password)
         }
+    })
+}
+
+/// What a new account would be called: its address, and the user names to try in turn. Only here the rules for new accounts count.
+fn names(args: &BootstrapArgs) -> Result<(Email, Vec<Username>), String> {
+    let email = Email::parse(&args.email).map_err(|problem| format!("--email: {problem}"))?;
+    let usernames = match &args.username {
+        Some(name) => vec![Username::parse(name).map_err(|problem| format!("--username: {problem}"))?],
+        None => email.usernames().collect(),
     };
-    Ok((NewUser { id: Uuid::now_v7(), email, username }, wanted))
+    Ok((email, usernames))
 }
 
 /// Makes the account; when another run has just made it, that one is settled like any that is there.
-async fn create(tools: &Tools, user: &NewUser, wanted: &Wanted) -> anyhow::Result<ExitCode> {
+async fn create(tools: &Tools, args: &BootstrapArgs, wanted: &Wanted) -> anyhow::Result<ExitCode> {
+    let (email, usernames) = match names(args) {
+        Ok(names) => names,
+        Err(line) => return Ok(refuse(&line)),
+    };
     let hash = hash_of(tools, wanted).await?;
-    match tools.store.administrator_create(user, &hash, tools.now).await.map_err(name_taken) {
-        Ok(()) => {
-            println!("created administrator {}", user.id);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(taken @ (FlowError::EmailTaken | FlowError::UsernameTaken)) => {
-            match account_of(&tools.store, user).await? {
-                Some(account) => settle(tools, &account, wanted, false).await,
-                None if matches!(taken, FlowError::UsernameTaken) => {
-                    anyhow::bail!("another account has this user name: choose one with --username")
-                }
-                None => Err(taken.into()),
+    for username in usernames {
+        let user = NewUser { id: Uuid::now_v7(), email: email.clone(), username };
+        let taken = match tools.store.administrator_create(&user, &hash, tools.now).await.map_err(name_taken) {
+            Ok(()) => {
+                println!("created administrator {}", user.id);
+                return Ok(ExitCode::SUCCESS);
             }
+            Err(taken @ (FlowError::EmailTaken | FlowError::UsernameTaken)) => taken,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(account) = account_of(&tools.store, args).await? {
+            return settle(tools, &account, wanted, args.reset).await;
         }
-        Err(error) => Err(error.into()),
+        if matches!(taken, FlowError::EmailTaken) {
+            return Err(taken.into());
+        }
     }
+    anyhow::bail!("another account has this user name: choose one with --username")
 }
 
 /// An account is there: as asked, to be reset, or to be reported.

@@ -24,9 +24,9 @@ use crate::cli::ServeArgs;
 use crate::config::SignUpPolicy;
 use crate::domain::password::HashingPool;
 use crate::domain::sealing::SealingKey;
-use crate::domain::signing_key::KeyRing;
+use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::errors::AuthReason;
-use crate::flows::Flows;
+use crate::flows::{Flows, UnusableHashes};
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
 use crate::store::AuthStore;
@@ -77,6 +77,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
         keys: keys.clone(),
         settings: Arc::new(args.tokens.settings()),
         sign_up_open: args.accounts.sign_up == SignUpPolicy::Open,
+        unusable_hashes: UnusableHashes::default(),
     };
 
     let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
@@ -124,14 +125,19 @@ pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
         let reason = "is longer than SESSION_TTL; expected at most that".to_owned();
         return Err(ConfigurationError { variable: "REFRESH_TOKEN_TTL", reason }.into());
     }
+    args.tls.check()?;
     Ok(())
 }
 
-/// A wrong KEY_ENCRYPTION_KEY is best told before anything is served. Whatever else is wrong shows in readiness.
-async fn keys_first_look(store: &AuthStore, sealing: &SealingKey) -> Result<(), ConfigurationError> {
+/// A wrong KEY_ENCRYPTION_KEY is best told before anything is served. Whatever else is wrong with the database shows in
+/// readiness.
+async fn keys_first_look(store: &AuthStore, sealing: &SealingKey) -> anyhow::Result<()> {
     let Ok(Ok(stored)) = tokio::time::timeout(FIRST_LOOK, store.signing_keys_list()).await else { return Ok(()) };
     match KeyRing::open(stored, sealing, Utc::now()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(ConfigurationError { variable: "KEY_ENCRYPTION_KEY", reason: error.to_string() }),
+        Err(error @ KeyRingError::WrongEncryptionKey { .. }) => {
+            Err(ConfigurationError { variable: "KEY_ENCRYPTION_KEY", reason: error.to_string() }.into())
+        }
+        Err(error @ KeyRingError::Malformed { .. }) => Err(error.into()),
     }
 }

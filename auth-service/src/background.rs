@@ -1,5 +1,6 @@
 //! What runs beside the calls, each under the supervisor: the readiness latches and the signing keys.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use service_kit::tasks::{Supervisor, TaskError};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::sealing::SealingKey;
+use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::keys::Keys;
 use crate::migrate::EngineConnections;
 use crate::store::AuthStore;
@@ -51,7 +53,16 @@ pub struct Parts {
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
     let Parts { database, connector, migrations, verifier, store, sealing, keys } = parts;
-    let watch = KeysWatch { store, sealing, keys, verifier: verifier.clone(), readiness: readiness.clone() };
+    let watch = KeysWatch {
+        store,
+        sealing,
+        keys,
+        verifier: verifier.clone(),
+        readiness: readiness.clone(),
+        is_loaded: false,
+        told: HashSet::new(),
+        refused: None,
+    };
     supervisor.spawn("keys_watch", |stop| watch.run(stop));
     supervisor.spawn("keys_fetch", |stop| async move {
         verifier.run(stop).await;
@@ -116,11 +127,18 @@ struct KeysWatch {
     keys: Keys,
     verifier: Verifier,
     readiness: Readiness,
+    /// Whether there has been a ring.
+    is_loaded: bool,
+    /// Keys of unknown algorithms that the log names already.
+    told: HashSet<String>,
+    /// Why the last load was refused, so that it is said once.
+    refused: Option<KeyRingError>,
 }
 
 impl KeysWatch {
-    /// Ends with an error when a stored key does not open: signing with a key of our own would split the replicas.
-    async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
+    /// Ends with an error when a stored key does not open at the first load: signing with a key of our own would split the
+    /// replicas. Later the keys at hand are kept, so that one bad row does not end all replicas at once.
+    async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         loop {
             let state = self.load().await?;
             let pause = if state.is_ok() { KEYS_INTERVAL } else { KEYS_RETRY };
@@ -132,12 +150,18 @@ impl KeysWatch {
     }
 
     /// The state of the latch. Keys at hand stay usable while the database is away.
-    async fn load(&self) -> Result<Result<(), String>, TaskError> {
+    async fn load(&mut self) -> Result<Result<(), String>, TaskError> {
         let schema_fits = !self.readiness.not_ready().contains_key(SCHEMA);
         if schema_fits {
             match self.store.signing_keys_ensure(&self.sealing, Utc::now()).await {
-                Ok(ring) => self.keys.set(ring),
-                Err(KeyStoreError::Ring(error)) => return Err(error.into()),
+                Ok(ring) => self.take(ring),
+                Err(KeyStoreError::Ring(error)) if !self.is_loaded => return Err(error.into()),
+                Err(KeyStoreError::Ring(error)) => {
+                    if self.refused.as_ref() != Some(&error) {
+                        tracing::warn!(%error, "the stored signing keys cannot be taken up; those in memory are kept");
+                    }
+                    self.refused = Some(error);
+                }
                 Err(error) => tracing::warn!(%error, "the signing keys cannot be read"),
             }
         }
@@ -151,6 +175,24 @@ impl KeysWatch {
             Ok(Ok(_)) => Ok(Ok(())),
             _ => Ok(Err("the verifier has no keys".to_owned())),
         }
+    }
+}
+
+impl KeysWatch {
+    fn take(&mut self, ring: KeyRing) {
+        for key in ring.unknown() {
+            if self.told.insert(key.kid.clone()) {
+                tracing::warn!(
+                    kid = key.kid,
+                    algorithm = key.algorithm,
+                    "a stored signing key has an algorithm that this version does not know; it is left out"
+                );
+            }
+        }
+        self.told.retain(|kid| ring.unknown().iter().any(|key| key.kid == *kid));
+        self.is_loaded = true;
+        self.refused = None;
+        self.keys.set(ring);
     }
 }
 

@@ -7,6 +7,7 @@ use migration_engine::cli::{MigrateCommand, Output};
 use service_kit::config::{
     DatabaseArgs, ListenArgs, Parsed, Setting, ShutdownArgs, TelemetryArgs, TlsArgs, settings_json, settings_text,
 };
+use service_kit::server::ServeError;
 use service_kit::telemetry;
 
 use crate::config::{AccountArgs, HashingArgs, KeyArgs, MailArgs, PasswordArgs, PeerArgs, TokenArgs};
@@ -130,7 +131,9 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {}", one_line(&error));
-        if error.is::<app::ConfigurationError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        let is_configuration = error.is::<app::ConfigurationError>()
+            || matches!(error.downcast_ref::<ServeError>(), Some(ServeError::Tls(_)));
+        if is_configuration { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 

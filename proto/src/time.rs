@@ -24,8 +24,15 @@ pub fn to_utc(time: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.seconds, nanos).map(|time| time.trunc_subsecs(6))
 }
 
-/// The time as a protobuf message.
+/// The time as a protobuf message. A time outside the years 1 to 9999, which a database can hold and a message cannot, is moved to
+/// the nearest one inside: an illegal time would fail the whole message.
 pub fn from_utc(time: DateTime<Utc>) -> Timestamp {
+    if time.timestamp() < FIRST_SECOND {
+        return Timestamp { seconds: FIRST_SECOND, nanos: 0 };
+    }
+    if time.timestamp() > LAST_SECOND {
+        return Timestamp { seconds: LAST_SECOND, nanos: 999_999_999 };
+    }
     // chrono counts a leap second as nanoseconds beyond one second, which protobuf does not allow.
     let nanos = time.timestamp_subsec_nanos().min(999_999_999);
     Timestamp { seconds: time.timestamp(), nanos: i32::try_from(nanos).unwrap_or(0) }
@@ -41,6 +48,18 @@ mod tests {
             let time = Timestamp { seconds, nanos };
             assert_eq!(to_utc(&time).map(from_utc), Some(time));
         }
+    }
+
+    #[test]
+    fn times_outside_are_moved_to_the_nearest_inside() {
+        let moved = |seconds, nanos| DateTime::from_timestamp(seconds, nanos).map(from_utc);
+        let first = Some(Timestamp { seconds: FIRST_SECOND, nanos: 0 });
+        let last = Some(Timestamp { seconds: LAST_SECOND, nanos: 999_999_999 });
+        assert_eq!(moved(FIRST_SECOND - 1, 999_999_999), first);
+        assert_eq!(moved(LAST_SECOND + 1, 0), last);
+        assert_eq!(from_utc(DateTime::<Utc>::MIN_UTC), Timestamp { seconds: FIRST_SECOND, nanos: 0 });
+        assert_eq!(from_utc(DateTime::<Utc>::MAX_UTC), Timestamp { seconds: LAST_SECOND, nanos: 999_999_999 });
+        assert!(first.is_some_and(|time| is_valid(&time)) && last.is_some_and(|time| is_valid(&time)));
     }
 
     #[test]

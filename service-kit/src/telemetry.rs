@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, TelemetryArgs};
 
@@ -74,13 +76,24 @@ pub fn init_logs(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&args.rust_log)?;
     let terminal = std::io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        LogFormat::Text => builder.with_ansi(terminal).try_init(),
+        LogFormat::Json => json_lines(filter, std::io::stderr).try_init().is_ok(),
+        LogFormat::Text => {
+            let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            builder.with_ansi(terminal).try_init().is_ok()
+        }
     };
     Ok(())
+}
+
+/// One JSON object per line. The span goes with it: `span.request_id` joins what happened inside a call to the call's own line.
+fn json_lines<W>(filter: EnvFilter, writer: W) -> impl Into<tracing::Dispatch>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).json();
+    builder.flatten_event(true).with_current_span(true).with_span_list(false).finish()
 }
 
 fn recorder() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError> {
@@ -113,4 +126,37 @@ fn describe() {
     describe_gauge!("database_pool_max_connections", "Most connections the pool may open");
     describe_gauge!("database_pool_waiting", "Callers waiting for a connection");
     describe_gauge!("service_ready", "1 when all readiness latches are set");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_inside_a_call_names_the_request_also_when_only_errors_are_logged() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let dispatch: tracing::Dispatch = json_lines(EnvFilter::new("error"), move || writer.clone()).into();
+        tracing::dispatcher::with_default(&dispatch, || {
+            crate::stack::call_span("id-7", "test.v1.Thing", "Get").in_scope(|| tracing::error!("broken"));
+        });
+        let line: serde_json::Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
+        assert_eq!((&line["message"], &line["span"]["request_id"]), (&"broken".into(), &"id-7".into()), "{line}");
+    }
 }

@@ -128,8 +128,45 @@ fn refusals_name_the_variable() {
         let line = refusal(&["serve"], &[URL, (name, value)]);
         assert!(line.starts_with(&format!("error: {name} (--")) && line.contains(expected), "{line}");
     }
-    let line = refusal(&["serve"], &[URL, ("TLS_CERT_FILE", "/x.pem")]);
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (certificate, key) =
+        (file("cert.pem", &certified.cert.pem()), file("key.pem", &certified.signing_key.serialize_pem()));
+    let empty = file("empty.pem", "s3cret");
+    let line = refusal(&["serve"], &[URL, ("TLS_CERT_FILE", &certificate)]);
     assert!(line.starts_with("error: TLS_KEY_FILE is missing"), "{line}");
+    // Files are looked at before anything is opened.
+    let tls = |certificate, key, authority| {
+        [URL, ("TLS_CERT_FILE", certificate), ("TLS_KEY_FILE", key), ("TLS_CLIENT_CA_FILE", authority)]
+    };
+    for (variables, variable, expected) in [
+        (tls("/nope", &key, &certificate), "TLS_CERT_FILE", "cannot be read"),
+        (tls(&empty, &key, &certificate), "TLS_CERT_FILE", "holds no certificate"),
+        (tls(&certificate, "/nope", &certificate), "TLS_KEY_FILE", "cannot be read"),
+        (tls(&certificate, &certificate, &certificate), "TLS_KEY_FILE", "holds no private key"),
+        (tls(&certificate, &key, "/nope"), "TLS_CLIENT_CA_FILE", "cannot be read"),
+        (tls(&certificate, &key, &key), "TLS_CLIENT_CA_FILE", "holds no certificate"),
+    ] {
+        let line = refusal(&["show"], &variables);
+        assert!(line.starts_with(&format!("error: {variable} (--")) && line.contains(expected), "{line}");
+    }
+    let line =
+        refusal(&["show"], &[("DATABASE_URL", "postgres://me:s3cret@db/app?sslmode=verify-ca&sslrootcert=/nope")]);
+    assert!(line.starts_with("error: DATABASE_URL (--") && line.contains("sslrootcert /nope cannot be read"), "{line}");
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = file("other.pem", &other.signing_key.serialize_pem());
+    let args = |key: &str| TlsArgs {
+        tls_cert_file: Some(certificate.clone().into()),
+        tls_key_file: Some(key.into()),
+        tls_client_ca_file: None,
+    };
+    assert!(args(&key).check().is_ok());
+    assert!(args(&other).check().unwrap_err().to_string().contains("TLS_CERT_FILE and TLS_KEY_FILE do not fit"));
     assert!(
         refusal(&["serve", "--listen-addr"], &[URL])
             .starts_with("error: LISTEN_ADDR (--listen-addr <IP:PORT>) needs a value")

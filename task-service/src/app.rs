@@ -1,9 +1,8 @@
 //! The composition root: the only file that knows all parts.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use auth_client::{AuthLayer, ChannelOptions, GrpcKeySource, Verifier, VerifierConfig};
+use auth_client::{AuthLayer, Verifier, VerifierConfig};
 use proto::task::v1;
 use proto::task::v1::ownership_service_server::OwnershipServiceServer;
 use proto::task::v1::task_service_server::TaskServiceServer;
@@ -21,16 +20,9 @@ use crate::config::{PagingArgs, PeerArgs, TokenArgs};
 use crate::domain::page_token::PageTokens;
 use crate::errors::TaskReason;
 use crate::grpc::{OwnershipService, TaskService};
+use crate::key_source::{PeerFiles, ReloadingKeySource};
 use crate::store::TaskStore;
 use crate::{background, migrate, migrations};
-
-/// A setting that reads well and yet cannot be used: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable}: {reason}")]
-pub struct ConfigurationError {
-    variable: &'static str,
-    reason: String,
-}
 
 /// Serves until told to stop.
 pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
@@ -79,34 +71,17 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     Ok(served?)
 }
 
-/// What `serve` checks of its settings before it opens anything, beyond their form.
+/// What `serve` finds out about its settings beyond their form; opens no port and no connection.
+/// Must run on a runtime, as channels do.
 pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
-    channel_options(&args.peer, &args.tls)?;
+    args.tls.check()?;
+    ReloadingKeySource::new(PeerFiles::new(&args.peer, &args.tls))?;
     Ok(())
 }
 
 fn verifier(tokens: &TokenArgs, peer: &PeerArgs, tls: &TlsArgs) -> anyhow::Result<Verifier> {
-    let source = GrpcKeySource::connect_lazy(&peer.auth_service_url, channel_options(peer, tls)?)
-        .map_err(|error| ConfigurationError { variable: "AUTH_SERVICE_URL", reason: error.to_string() })?;
+    let source = ReloadingKeySource::new(PeerFiles::new(peer, tls))?;
     Ok(Verifier::new(VerifierConfig::new(&tokens.jwt_issuer, &tokens.jwt_audience), source))
-}
-
-/// TLS towards the auth service. This server's own certificate is also its client certificate, should the auth service ask for one.
-fn channel_options(peer: &PeerArgs, tls: &TlsArgs) -> Result<ChannelOptions, ConfigurationError> {
-    let ca_pem = pem("AUTH_SERVICE_CA_FILE", peer.auth_service_ca_file.as_deref())?;
-    let certificate = pem("TLS_CERT_FILE", tls.tls_cert_file.as_deref())?;
-    let key = pem("TLS_KEY_FILE", tls.tls_key_file.as_deref())?;
-    Ok(ChannelOptions { ca_pem, identity_pem: certificate.zip(key), ..ChannelOptions::default() })
-}
-
-fn pem(variable: &'static str, path: Option<&Path>) -> Result<Option<Vec<u8>>, ConfigurationError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| {
-            let reason = format!("{} cannot be read: {error}; expected a PEM file", path.display());
-            ConfigurationError { variable, reason }
-        })
-    };
-    path.map(read).transpose()
 }
 
 /// All replicas must accept each other's page tokens: see docs/decisions/page-token-key.md.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::now;
 use crate::migrate::EngineConnections;
-use crate::store::TaskStore;
+use crate::store::{EXPIRY_BATCH, TaskStore};
 
 /// Latch: the database answers.
 pub const DATABASE: &str = "database";
@@ -30,6 +30,11 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(10);
 /// Expired request ids cost only space.
 const REQUESTS_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// The first time comes soon: a service that is restarted often would never get there.
+const REQUESTS_FIRST: Duration = Duration::from_secs(10);
+/// Between two batches, so that the calls come first.
+const REQUESTS_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the tasks work with.
 pub struct Parts {
@@ -115,12 +120,19 @@ async fn keys_watch(verifier: Verifier, readiness: Readiness, stop: Cancellation
 }
 
 async fn requests_expire(store: TaskStore, stop: CancellationToken) -> Result<(), TaskError> {
-    while !stopped_within(&stop, REQUESTS_INTERVAL).await {
-        match store.requests_expire(now()).await {
-            Ok(expired) => tracing::debug!(expired, "request ids expired"),
+    let mut pause = REQUESTS_FIRST;
+    while !stopped_within(&stop, pause).await {
+        pause = match store.requests_expire(now()).await {
+            Ok(expired) => {
+                tracing::debug!(expired, "request ids expired");
+                if expired < EXPIRY_BATCH { REQUESTS_INTERVAL } else { REQUESTS_PAUSE }
+            }
             // The database's own latch tells operators; the next hour tries again.
-            Err(error) => tracing::warn!(%error, "request ids could not be expired"),
-        }
+            Err(error) => {
+                tracing::warn!(%error, "request ids could not be expired");
+                REQUESTS_INTERVAL
+            }
+        };
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use service_kit::config::{
 use service_kit::telemetry;
 
 use crate::config::{PagingArgs, PeerArgs, TokenArgs};
-use crate::{app, migrate, migrations};
+use crate::{app, config, migrate, migrations};
 
 /// Tasks over gRPC.
 #[derive(Debug, clap::Parser)]
@@ -83,7 +83,7 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
     let done = match parsed.cli.command {
         Command::Serve(args) => run_async(serve(*args)).map(|()| ExitCode::SUCCESS),
         Command::Migrate(args) => run_async(run_migrate(*args)),
-        Command::Config(ConfigCommand::Check(args)) => app::configuration_check(&args).map(|()| {
+        Command::Config(ConfigCommand::Check(args)) => run_async(async { app::configuration_check(&args) }).map(|()| {
             println!("the configuration is valid");
             ExitCode::SUCCESS
         }),
@@ -95,7 +95,9 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
     done.unwrap_or_else(|error| {
         // One line, however many causes.
         eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
-        if error.is::<app::ConfigurationError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        let is_configuration = error.is::<config::ConfigurationError>()
+            || matches!(error.downcast_ref(), Some(service_kit::server::ServeError::Tls(_)));
+        if is_configuration { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod domain;
 mod errors;
 mod grpc;
+mod key_source;
 mod migrate;
 mod migrations;
 mod store;

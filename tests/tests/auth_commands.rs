@@ -26,6 +26,16 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
     const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://me:s3cret@127.0.0.1:1/auth");
     const PEER: (&str, &str) = ("TASK_SERVICE_URL", "http://127.0.0.1:1");
     const SEAL: (&str, &str) = ("KEY_ENCRYPTION_KEY", KEY);
+    // A certificate and the key of another.
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certified = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = file("certificate.pem", certified().cert.pem());
+    let key = file("key.pem", certified().signing_key.serialize_pem());
     let bad = [
         (vec![PEER, SEAL], "DATABASE_URL"),
         (vec![DATABASE, SEAL], "TASK_SERVICE_URL"),
@@ -41,6 +51,17 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
         (vec![DATABASE, PEER, SEAL, ("REFRESH_TOKEN_TTL", "31d")], "REFRESH_TOKEN_TTL"),
         (vec![DATABASE, PEER, SEAL, ("SIGN_UP", "maybe")], "SIGN_UP"),
         (vec![DATABASE, PEER, SEAL, ("SMTP_URL", "http://u:s3cret@mail")], "SMTP_URL"),
+        (vec![("DATABASE_URL", "postgres://me:s3cret@tpw@127.0.0.1:1/auth"), PEER, SEAL], "DATABASE_URL"),
+        (
+            vec![
+                ("DATABASE_URL", "postgres://me:s3cret@127.0.0.1:1/auth?sslmode=verify-full&sslrootcert=/nope"),
+                PEER,
+                SEAL,
+            ],
+            "DATABASE_URL",
+        ),
+        (vec![DATABASE, PEER, SEAL, ("TLS_CERT_FILE", "/nope"), ("TLS_KEY_FILE", &key)], "TLS_CERT_FILE"),
+        (vec![DATABASE, PEER, SEAL, ("TLS_CERT_FILE", &certificate), ("TLS_KEY_FILE", &key)], "TLS_KEY_FILE"),
     ];
     for command in [&["serve"][..], &["config", "check"]] {
         for (environment, variable) in &bad {
@@ -191,8 +212,7 @@ async fn bootstrap_takes_hashes_from_files_and_refuses_bad_ones_before_it_connec
         (&["--email", "x@example.com", "--password-stdin"], "short"),
         (&["--email", "x@example.com", "--password-stdin"], "password123"),
         (&["--email", "x@example.com", "--password-hash-file", "/nowhere"], ""),
-        (&["--email", "no-at-sign", "--password-stdin"], PASSWORD),
-        (&["--email", "x@example.com", "--username", "a@b", "--password-stdin"], PASSWORD),
+        (&["--email", " ", "--password-stdin"], PASSWORD),
         (&["--email", "x@example.com"], ""),
         (&["--password-stdin"], PASSWORD),
         (&["--email", "x@example.com", "--password-stdin", "--password-hash", &hash], PASSWORD),
@@ -203,6 +223,16 @@ async fn bootstrap_takes_hashes_from_files_and_refuses_bad_ones_before_it_connec
     let run = nowhere.run(&["--email", "x@example.com", "--password-stdin"], PASSWORD).await;
     assert_eq!((run.code, told(&run).len()), (1, 1), "{run:#?}");
 
+    // The rules for new accounts count when there is no such account.
+    for arguments in [
+        &["--email", "no-at-sign", "--password-stdin"][..],
+        &["--email", "x@example.com", "--username", "a@b", "--password-stdin"],
+    ] {
+        let run = bootstrap.run(arguments, PASSWORD).await;
+        assert_eq!((run.code, told(&run).len()), (2, 1), "{arguments:?}: {run:#?}");
+        assert!(run.stderr.contains("--email:") || run.stderr.contains("--username:"), "{run:#?}");
+    }
+
     let run = bootstrap.run(&["--email", "new@example.com", "--username", "FILED", "--password-stdin"], PASSWORD).await;
     assert_eq!(run.code, 1, "{run:#?}");
     assert!(run.stderr.contains("--username"), "{run:#?}");
@@ -212,6 +242,43 @@ async fn bootstrap_takes_hashes_from_files_and_refuses_bad_ones_before_it_connec
     let run =
         Bootstrap { url: empty.migrator_url() }.run(&["--email", "x@example.com", "--password-stdin"], PASSWORD).await;
     assert!(run.code == 1 && run.stderr.contains("migrate up"), "{run:#?}");
+}
+
+/// Accounts from before today's rules, and addresses whose first part is no user name.
+#[tokio::test]
+async fn bootstrap_reaches_every_account_and_finds_a_free_user_name() {
+    let fixture = Fixture::start().await;
+    let bootstrap = Bootstrap { url: fixture.database.runtime_url() };
+    let long = "l".repeat(64);
+    fixture.sign_up("legacy@example.com", "legacy", PASSWORD).await.unwrap();
+    for email in ["legacy", "two words@example.com", "a@b@c", &format!("{long}@example.com")] {
+        fixture.sql(&format!("UPDATE users SET email = '{email}', email_key = '{email}'")).await;
+        let run = bootstrap.run(&["--email", email, "--password-stdin"], PASSWORD).await;
+        assert_eq!(run.code, 3, "{email}: {run:#?}");
+        assert!(run.stderr.contains("the role member"), "{run:#?}");
+    }
+    let run =
+        bootstrap.run(&["--email", &format!("{long}@EXAMPLE.com"), "--reset", "--password-stdin"], PASSWORD).await;
+    assert_eq!(run.code, 0, "{run:#?}");
+
+    // Two that are cut to the same name, and a name that somebody else has.
+    for email in [&format!("{long}1@example.com"), &format!("{long}2@example.com"), "legacy@example.org"] {
+        let run = bootstrap.run(&["--email", email, "--password-stdin"], PASSWORD).await;
+        assert_eq!((run.code, run.stdout.contains("created")), (0, true), "{email}: {run:#?}");
+    }
+    let (one, two) = ("l".repeat(50), format!("{}-2", "l".repeat(48)));
+    let named =
+        fixture.count(&format!("SELECT count(*) FROM users WHERE username IN ('{one}', '{two}', 'legacy-2')")).await;
+    assert_eq!(named, 3);
+}
+
+#[tokio::test]
+async fn two_resets_at_once_both_reset() {
+    let database = TestDatabase::migrated_auth().await;
+    let bootstrap = Bootstrap { url: database.runtime_url() };
+    let asked = ["--email", "root@example.com", "--reset", "--password-stdin"];
+    let (one, other) = tokio::join!(bootstrap.run(&asked, PASSWORD), bootstrap.run(&asked, "another zebra 4 battery"));
+    assert_eq!((one.code, other.code), (0, 0), "{one:#?} {other:#?}");
 }
 
 #[tokio::test]
@@ -303,4 +370,29 @@ async fn a_wrong_key_encryption_key_stops_the_start_and_makes_no_new_key() {
     let count: i64 = database.client().await.query_one("SELECT count(*) FROM signing_keys", &[]).await.unwrap().get(0);
     assert_eq!(count, 1);
     AuthServer::start(&database, &[("KEY_ENCRYPTION_KEY", KEY)]).await;
+}
+
+/// A later version's key, then a damaged row: neither ends a running service.
+#[tokio::test]
+async fn rows_of_signing_keys_that_do_not_open_leave_a_running_service_its_keys() {
+    let database = TestDatabase::migrated_auth().await;
+    database
+        .execute(
+            "INSERT INTO signing_keys (kid, algorithm, public_key, private_key_sealed, activates_at) \
+             VALUES ('later', 'ES256', '\\x00', '\\x00', now())",
+        )
+        .await;
+    let fixture = Fixture::start_on(database, &[]).await;
+    fixture.server.wait_for_log(|line| line.contains("does not know") && line.contains("ES256")).await;
+    assert_eq!(published(&fixture.server).await.len(), 1);
+    fixture.sign_up("alice@example.com", "alice", PASSWORD).await.unwrap();
+
+    fixture.sql("UPDATE signing_keys SET algorithm = 'EdDSA' WHERE kid = 'later'").await;
+    fixture.server.wait_for_log(|line| line.contains("later is damaged") && line.contains("are kept")).await;
+    fixture.sign_in("alice", PASSWORD).await.unwrap();
+
+    // A start has no keys to keep; it says what is wrong, which is not KEY_ENCRYPTION_KEY's value.
+    let failure = AuthServer::try_start(&fixture.database, &[]).await.unwrap_err();
+    assert_eq!((failure.code, told(&failure).len()), (1, 1), "{failure:#?}");
+    assert!(told(&failure)[0].contains("repair or delete its row in signing_keys"), "{failure:#?}");
 }

@@ -157,11 +157,63 @@ async fn every_failing_sign_in_gives_one_answer_after_one_hash() {
         .count("SELECT count(*) FROM sessions WHERE user_id IN (SELECT id FROM users WHERE last_login_at IS NOT NULL)")
         .await;
     assert_eq!(ids, 0, "and no trace of a sign-in");
-    let log = fixture.server.logs().join("\n");
-    assert!(
-        log.contains("not an Argon2 PHC string") && log.contains("asks for more than the ceiling"),
-        "operators hear of hashes that fit nothing"
-    );
+    let log = fixture.server.logs();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).collect::<Vec<_>>();
+    let (malformed, greedy) = (lines("not an Argon2 PHC string"), lines("asks for more than the ceiling"));
+    assert_eq!((malformed.len(), greedy.len()), (2, 1), "operators hear of hashes that fit nothing, once: {log:#?}");
+    for line in malformed.into_iter().chain(greedy) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = line["span"]["request_id"].as_str().unwrap();
+        let calls = log.iter().filter(|line| line.contains("\"message\":\"rpc\"") && line.contains(id)).count();
+        assert_eq!(calls, 1, "the line joins its call: {line}");
+    }
+    let page = auth_support::metrics_page(&fixture.server).await;
+    assert!(page.contains("unusable_password_hashes_total{reason=\"malformed\"} 3"), "{page}");
+}
+
+/// A row that cannot be read, as from a database that somebody mended by hand, answers no sooner than one that is not there.
+#[tokio::test]
+async fn an_unreadable_account_costs_one_hash_too() {
+    let fixture = Fixture::start().await;
+    fixture.sign_up("odd@example.com", "odd", PASSWORD).await.unwrap();
+    // Constraints keep such times out of an intact schema.
+    fixture
+        .sql(
+            "DO $$ DECLARE name text; BEGIN \
+             FOR name IN SELECT conname FROM pg_constraint WHERE conrelid = 'users'::regclass AND contype = 'c' LOOP \
+             EXECUTE format('ALTER TABLE users DROP CONSTRAINT %I', name); END LOOP; END $$; \
+             UPDATE users SET created_at = 'infinity'",
+        )
+        .await;
+    let before = fixture.hashes().await;
+    assert_refused(fixture.sign_in("odd", PASSWORD).await, Code::Internal, "INTERNAL");
+    assert_eq!(fixture.hashes().await - before, 1);
+}
+
+#[tokio::test]
+async fn an_inactive_role_grants_nothing() {
+    let fixture = Fixture::start().await;
+    fixture.sign_up("a@example.com", "a", PASSWORD).await.unwrap();
+    fixture
+        .sql(
+            "INSERT INTO roles (name, display_name) VALUES ('auditor', 'Auditor'); \
+             INSERT INTO role_permissions (role_id, permission) SELECT id, 'users.read' FROM roles WHERE name = 'auditor'; \
+             UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'auditor')",
+        )
+        .await;
+    let get = async |access_token: &str| {
+        let request = GetUserRequest { id: uuid::Uuid::new_v4().to_string() };
+        UserServiceClient::new(fixture.server.channel_with(access_token)).get_user(request).await
+    };
+    let active = fixture.sign_in("a", PASSWORD).await.unwrap().tokens.unwrap();
+    assert_refused(get(&active.access_token).await, Code::Unimplemented, "NOT_IMPLEMENTED");
+
+    fixture.sql("UPDATE roles SET is_active = false WHERE name = 'auditor'").await;
+    let signed_in = fixture.sign_in("a", PASSWORD).await.unwrap().tokens.unwrap();
+    let refreshed = fixture.refresh(&active.refresh_token).await.unwrap();
+    for tokens in [signed_in, refreshed] {
+        assert_refused(get(&tokens.access_token).await, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
 }
 
 #[tokio::test]

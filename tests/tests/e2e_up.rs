@@ -25,6 +25,20 @@ use tonic::transport::{Channel, Endpoint};
 const READY_PATIENCE: Duration = Duration::from_secs(300);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the shell of somebody with other installations may have set: each would stop or change a service.
+const SHELL: [(&str, &str); 10] = [
+    ("DATABASE_MAX_CONNECTIONS", "abc"),
+    ("JWT_ISSUER", "somebody else"),
+    ("ACCESS_TOKEN_TTL", "never"),
+    ("SESSION_TTL", "never"),
+    ("SIGN_UP", "perhaps"),
+    ("HASHING_QUEUE", "0"),
+    ("SMTP_URL", "mail:25"),
+    ("PAGE_TOKEN_KEY", "c2hvcnQ="),
+    ("TLS_CERT_FILE", "/missing/cert.pem"),
+    ("AUTH_SERVICE_CA_FILE", "/missing/ca.pem"),
+];
+
 /// A place for one test below a directory that is closed to other users, with spaces in its path, as `/root/x y/.local`.
 struct Place {
     base: TempDir,
@@ -47,10 +61,19 @@ impl Place {
         path
     }
 
+    /// A copy of the program, which [`Self::up`] removes while it runs: another build may replace the file at any time.
+    fn program(&self) -> PathBuf {
+        let path = self.base.path().join("local-pair");
+        // Not written by this process: a child forked meanwhile would keep it open, and then it cannot be run.
+        let copied = Command::new("cp").arg(&programs().local_pair).arg(&path).status().unwrap();
+        assert!(copied.success());
+        path
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&programs().local_pair);
+        let mut command = Command::new(self.program());
         command.args(["up", "--auth-addr", "127.0.0.1:0", "--task-addr", "127.0.0.1:0", "--dir"]);
-        command.arg(self.directory()).args(arguments).stdin(Stdio::null());
+        command.arg(self.directory()).args(arguments).envs(SHELL).stdin(Stdio::null());
         command
     }
 
@@ -67,6 +90,9 @@ impl Place {
         let mut command = self.command(arguments);
         command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&stderr).unwrap());
         let mut up = Up { child: command.spawn().unwrap(), stdout, stderr, environment: Value::Null };
+        if cfg!(target_os = "linux") {
+            fs::remove_file(self.base.path().join("local-pair")).unwrap();
+        }
         let until = Instant::now() + READY_PATIENCE;
         while !fs::read_to_string(&up.stdout).unwrap().lines().any(|line| line == "ready") {
             let ended = up.child.try_wait().unwrap();
@@ -253,7 +279,9 @@ async fn a_service_that_dies_ends_everything_and_is_named() {
         pause();
     }
     assert_eq!(up.child.wait().unwrap().code(), Some(1));
-    assert!(up.said().contains("task-service ended by itself"), "{}", up.said());
+    // The end of its log stands above; the error is one line.
+    let stderr = fs::read_to_string(&up.stderr).unwrap();
+    assert!(stderr.lines().last().unwrap().starts_with("error: task-service ended by itself"), "{stderr}");
     up.assert_all_gone();
 }
 
@@ -271,6 +299,15 @@ fn bad_input_is_one_line_and_nothing_half_done() {
         let (found, message) = place.refused(&arguments);
         assert!(found == code && message.contains(part), "{found} {message}");
     }
+    let free = local_pair::files::free_port().unwrap();
+    let output = Command::new(&programs().local_pair)
+        .args(["up", "--auth-addr", &format!("0.0.0.0:{free}"), "--task-addr", &format!("127.0.0.1:{free}"), "--dir"])
+        .arg(place.directory())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && message.lines().count() == 1, "{message}");
+    assert!(message.contains("different ports"), "{message}");
     let output = Command::new(&programs().local_pair)
         .args(["up", "--auth-addr", &taken_address, "--dir"])
         .arg(place.directory())
@@ -278,4 +315,23 @@ fn bad_input_is_one_line_and_nothing_half_done() {
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.lines().count() == 1 && message.contains("--auth-addr"), "{message}");
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused_untouched() {
+    let place = Place::new();
+    let files = ["log/syslog", "mail/root", "run/auth-service.pid", "postgres/data/PG_VERSION", "env.json"];
+    for name in files {
+        let path = place.directory().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+    for arguments in [&[][..], &["--fresh"]] {
+        let (code, message) = place.refused(arguments);
+        assert!(code == 2 && message.contains("was not made by `cargo up`"), "{code} {message}");
+    }
+    for name in files {
+        assert_eq!(fs::read_to_string(place.directory().join(name)).unwrap(), "mine");
+    }
+    fs::remove_dir_all(place.directory()).unwrap();
 }

@@ -10,7 +10,7 @@ use proto::task::v1::{
     ReassignTasksRequest, Task, TaskStatus,
 };
 use task_support::{Tasks, at, create, titled, update};
-use tests::{Pair, assert_refused};
+use tests::{PASSWORD, Pair, assert_refused};
 use tonic::{Code, Request};
 
 /// The owner of tasks that have none.
@@ -162,4 +162,41 @@ async fn only_the_token_says_who_calls() {
         let mut forger = TaskServiceClient::new(pair.task.channel_with(forged));
         assert_refused(forger.list_tasks(ListTasksRequest::default()).await, Code::Unauthenticated, "TOKEN_INVALID");
     }
+}
+
+#[tokio::test]
+async fn who_only_reads_all_is_told_what_is_missing() {
+    let pair = Pair::start().await;
+    let (alice, carol) = tokio::join!(pair.sign_up("alice"), pair.sign_up("carol"));
+    let reader = format!(
+        "INSERT INTO roles (name, display_name) VALUES ('reader', 'Reader');
+         INSERT INTO role_permissions (role_id, permission) SELECT id, 'tasks.read' FROM roles WHERE name = 'reader';
+         UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'reader') WHERE id = '{}'",
+        carol.id()
+    );
+    pair.auth_database.execute(&reader).await;
+    let carol = pair.sign_in("carol@example.com", PASSWORD).await;
+    let (mut alices, mut carols) = (pair.tasks(&alice), pair.tasks(&carol));
+    let task = create(&mut alices, titled("alice's")).await;
+    assert_eq!(titles(&mut carols, of(alice.id())).await, ["alice's"]);
+
+    for etag in ["", "stale", &task.etag] {
+        let change =
+            |id: &str| Task { id: id.to_owned(), title: "x".to_owned(), etag: etag.to_owned(), ..Default::default() };
+        let deletion = |id: &str| DeleteTaskRequest { id: id.to_owned(), etag: etag.to_owned() };
+        let refused = update(&mut carols, change(&task.id), &["title"]).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
+        let refused = carols.delete_task(deletion(&task.id)).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
+        // What is not there at all is not forbidden.
+        let missing = "0b5d0c1e-3f57-4f0a-9a55-0a4f3d8f6c01";
+        assert_refused(update(&mut carols, change(missing), &["title"]).await, Code::NotFound, "TASK_NOT_FOUND");
+        assert_refused(carols.delete_task(deletion(missing)).await, Code::NotFound, "TASK_NOT_FOUND");
+    }
+    let own = create(&mut carols, titled("carol's")).await;
+    let change = Task { id: own.id.clone(), title: "y".to_owned(), ..Default::default() };
+    assert_eq!(update(&mut carols, change, &["title"]).await.unwrap().title, "y");
+    alices.delete_task(DeleteTaskRequest { id: task.id.clone(), etag: String::new() }).await.unwrap();
+    let gone = carols.delete_task(DeleteTaskRequest { id: task.id, etag: String::new() }).await;
+    assert_refused(gone, Code::NotFound, "TASK_NOT_FOUND");
 }

@@ -4,9 +4,10 @@
 mod task_support;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use prost_types::Timestamp;
-use proto::task::v1::{CreateTaskRequest, DeleteTaskRequest, ListTasksRequest, Task, TaskStatus};
+use proto::task::v1::{CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task, TaskStatus};
 use task_support::{Tasks, at, create, titled, update};
 use tests::{Pair, assert_refused};
 use tonic::Code;
@@ -292,4 +293,105 @@ async fn a_task_that_changed_is_listed_as_it_is() {
         .unwrap();
     let request = ListTasksRequest { order_by: "updated_at desc".to_owned(), ..Default::default() };
     assert_eq!(tasks.list_tasks(request).await.unwrap().into_inner().tasks[0], changed);
+}
+
+/// Puts tasks of the account into the database as only the legacy system could: `select` gives title, description, due date.
+async fn insert_legacy(pair: &Pair, user_id: &str, select: &str) {
+    let columns = "(id, user_id, limits_waived, title, description, due_date)";
+    let rows = format!(
+        "INSERT INTO tasks {columns} SELECT gen_random_uuid(), '{user_id}', true, legacy.* FROM ({select}) AS legacy"
+    );
+    pair.task_database.as_ref().unwrap().execute(&rows).await;
+}
+
+#[tokio::test]
+async fn long_legacy_titles_page_to_the_end() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let mut tasks = pair.tasks(&alice);
+    // Some begin alike for more than 200 characters, of one byte and of four; some are short.
+    for beginning in
+        ["repeat('x', 60000)", "repeat('🦀', 50000)", "lpad(n::text, 60000, 'y')", "''", "repeat('x', 199)"]
+    {
+        let select = format!("SELECT {beginning} || n, NULL, NULL::timestamptz FROM generate_series(1, 4) AS n");
+        insert_legacy(&pair, alice.id(), &select).await;
+    }
+    for order_by in ["title", "title desc"] {
+        for page_size in [1, 3, 20] {
+            let request = ListTasksRequest { page_size, order_by: order_by.to_owned(), ..Default::default() };
+            let listed: Vec<_> = pages(&mut tasks, &request).await.into_iter().flatten().collect();
+            assert_eq!(listed.iter().map(|task| &task.id).collect::<BTreeSet<_>>().len(), 20, "{request:?}");
+            assert_eq!(listed.len(), 20, "{request:?}");
+            let key = |task: &Task| (task.title.chars().take(200).collect::<String>(), task.id.clone());
+            let mut keys: Vec<_> = listed.iter().map(key).collect();
+            if order_by == "title desc" {
+                keys.reverse();
+            }
+            assert!(keys.is_sorted(), "{request:?}");
+        }
+    }
+    // The token is short, and outlives the task it stands behind.
+    let first = ListTasksRequest { page_size: 1, order_by: "title desc".to_owned(), ..Default::default() };
+    let page = tasks.list_tasks(first.clone()).await.unwrap().into_inner();
+    assert!(page.next_page_token.len() < 1_500, "{}", page.next_page_token.len());
+    pair.task_database.as_ref().unwrap().execute(&format!("DELETE FROM tasks WHERE id = '{}'", page.tasks[0].id)).await;
+    let next = ListTasksRequest { page_token: page.next_page_token, ..first };
+    assert!(tasks.list_tasks(next).await.unwrap().into_inner().tasks[0].title.starts_with('🦀'));
+}
+
+#[tokio::test]
+async fn an_enormous_legacy_task_does_not_stop_a_list() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    // A client that refuses messages over 4 MiB, as clients do unless told otherwise.
+    let mut tasks = pair.tasks(&alice);
+    let enormous = "SELECT 'b', repeat('x', 5 * 1024 * 1024), NULL::timestamptz";
+    insert_legacy(&pair, alice.id(), enormous).await;
+    insert_legacy(&pair, alice.id(), "SELECT 'c' || repeat('🦀', 2000000), repeat('🦀', 2000000), NULL::timestamptz")
+        .await;
+    insert_legacy(&pair, alice.id(), "SELECT 'a', repeat('x', 65536), NULL::timestamptz").await;
+    for page_size in [1, 1000] {
+        let request = ListTasksRequest { page_size, order_by: "title".to_owned(), ..Default::default() };
+        let listed: Vec<_> = pages(&mut tasks, &request).await.into_iter().flatten().collect();
+        let lengths = |task: &Task| (task.title.chars().count(), task.description.chars().count());
+        assert_eq!(listed.iter().map(lengths).collect::<Vec<_>>(), [(1, 65_536), (1, 65_536), (65_536, 65_536)]);
+        // What was cut cannot be written back by accident: it is over today's limits.
+        let back = Task { title: String::new(), ..listed[1].clone() };
+        assert_refused(update(&mut tasks, back, &["description"]).await, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+        // The rest of it can change, as long as the texts stay out of the request.
+        let done = Task { id: listed[1].id.clone(), status: TaskStatus::Completed.into(), ..Default::default() };
+        let answer =
+            update(&mut pair.tasks(&alice).max_decoding_message_size(16 * 1024 * 1024), done, &["status"]).await;
+        assert_eq!(answer.unwrap().description.len(), 5 * 1024 * 1024);
+        // Alone it is whole, for a client that accepts so much.
+        let get = GetTaskRequest { id: listed[1].id.clone() };
+        let mut patient = pair.tasks(&alice).max_decoding_message_size(16 * 1024 * 1024);
+        let whole = patient.get_task(get).await.unwrap().into_inner().task.unwrap();
+        assert_eq!(whole.description.len(), 5 * 1024 * 1024);
+    }
+}
+
+#[tokio::test]
+async fn times_that_no_message_can_hold_do_not_stop_a_list() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let mut tasks = pair.tasks(&alice);
+    let dates = "SELECT 't', NULL, (due || ' UTC')::timestamptz FROM unnest(ARRAY['0044-03-15 BC', '0001-12-31 23:59:59 BC', '4000-01-01 BC', \
+                 '12000-01-01', '10000-01-01', '2030-01-01']) AS due";
+    insert_legacy(&pair, alice.id(), dates).await;
+    pair.task_database
+        .as_ref()
+        .unwrap()
+        .execute("UPDATE tasks SET created_at = '12000-01-01', updated_at = '0044-03-15 BC'")
+        .await;
+    let (first, last) = (at(-62_135_596_800, 0), at(253_402_300_799, 999_999_999));
+    for order_by in ["due_date", "due_date desc", "created_at", "updated_at"] {
+        let request = ListTasksRequest { page_size: 1, order_by: order_by.to_owned(), ..Default::default() };
+        let listed: Vec<_> = pages(&mut tasks, &request).await.into_iter().flatten().collect();
+        assert!(listed.iter().all(|task| task.created_at == last && task.updated_at == first), "{listed:?}");
+        let mut due: Vec<_> = listed.iter().map(|task| moment(task.due_date)).collect();
+        due.sort();
+        let (first, last) = (moment(first), moment(last));
+        assert_eq!(due, [first, first, first, Some((1_893_456_000, 0)), last, last], "{order_by}");
+    }
 }

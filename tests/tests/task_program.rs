@@ -54,6 +54,56 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
 }
 
 #[tokio::test]
+async fn a_bad_authority_is_blamed_on_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    let ca = ("AUTH_SERVICE_CA_FILE", path.to_str().unwrap());
+    let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+    for contents in ["", "no PEM", cut, no_certificate] {
+        std::fs::write(&path, contents).unwrap();
+        for url in ["https://127.0.0.1:1", "http://127.0.0.1:1"] {
+            for command in [&["serve"][..], &["config", "check"]] {
+                let run = run_program(Service::Task, command, &[DATABASE, ("AUTH_SERVICE_URL", url), ca], "").await;
+                let lines: Vec<_> = run.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+                assert_eq!((run.code, lines.len()), (2, 1), "{command:?} {contents:?}: {run:#?}");
+                assert!(
+                    lines[0].contains("AUTH_SERVICE_CA_FILE") && !lines[0].contains("AUTH_SERVICE_URL"),
+                    "{run:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn expired_request_ids_go_in_batches() {
+    let auth_database = TestDatabase::migrated_auth().await;
+    let auth = tests::AuthServer::start(&auth_database, &[]).await;
+    let database = TestDatabase::migrated_task().await;
+    let filled = "INSERT INTO task_requests (user_id, request_id, task_id, created_at)
+         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now() - interval '1 day 1 minute' * sign(n)
+         FROM generate_series(0, 2500) AS n;
+         CREATE TABLE batches (size bigint);
+         CREATE FUNCTION batch_note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             'BEGIN INSERT INTO public.batches SELECT count(*) FROM gone; RETURN NULL; END';
+         CREATE TRIGGER batch_note AFTER DELETE ON task_requests REFERENCING OLD TABLE AS gone
+             FOR EACH STATEMENT EXECUTE FUNCTION batch_note()";
+    database.execute(filled).await;
+    let _server = TaskServer::start(&database, auth.address(), &[]).await;
+    let client = database.client().await;
+    let mut patience = 300;
+    while client.query_one("SELECT count(*) FROM task_requests", &[]).await.unwrap().get::<_, i64>(0) > 1 {
+        patience -= 1;
+        assert!(patience > 0, "expired request ids stay");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let sizes = client.query("SELECT size FROM batches ORDER BY size DESC", &[]).await.unwrap();
+    let sizes: Vec<i64> = sizes.iter().map(|row| row.get(0)).collect();
+    assert_eq!(sizes, [1_000, 1_000, 500]);
+}
+
+#[tokio::test]
 async fn a_start_waits_for_the_migration() {
     let pair = Pair::start().await;
     let alice = pair.sign_up("alice").await;

@@ -48,13 +48,13 @@ impl Refusal {
     pub fn status(&self, domain: &str) -> Status {
         let (code, text) = match self {
             Self::TokenMissing => {
-                (Code::Unauthenticated, "expected exactly one metadata entry \"authorization: Bearer <access token>\"")
+                (Code::Unauthenticated, "Expected exactly one metadata entry \"authorization: Bearer <access token>\".")
             }
-            Self::TokenInvalid(_) => (Code::Unauthenticated, "the access token is not valid: sign in"),
-            Self::TokenExpired => (Code::Unauthenticated, "the access token has expired: refresh it"),
-            Self::PermissionMissing(_) => (Code::PermissionDenied, "the caller lacks the permission for this call"),
-            Self::KeysUnavailable => (Code::Unavailable, "tokens cannot be checked at the moment: try again"),
-            Self::UnknownMethod => (Code::Unimplemented, "there is no such RPC"),
+            Self::TokenInvalid(_) => (Code::Unauthenticated, "The access token is not valid. Sign in."),
+            Self::TokenExpired => (Code::Unauthenticated, "The access token has expired. Refresh it."),
+            Self::PermissionMissing(_) => (Code::PermissionDenied, "The caller lacks the permission for this call."),
+            Self::KeysUnavailable => (Code::Unavailable, "Tokens cannot be checked at the moment. Try again."),
+            Self::UnknownMethod => (Code::Unimplemented, "There is no such RPC."),
         };
         let metadata = match self {
             Self::PermissionMissing(permission) => HashMap::from([("permission".to_owned(), permission.clone())]),
@@ -75,6 +75,28 @@ impl From<TokenError> for Refusal {
             TokenError::NoKeys => Self::KeysUnavailable,
             TokenError::Invalid(why) => Self::TokenInvalid(why),
             TokenError::UnknownKey => Self::TokenInvalid("the kid is not a published key"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_sentences() {
+        let all = [
+            Refusal::TokenMissing,
+            Refusal::TokenInvalid("why"),
+            Refusal::TokenExpired,
+            Refusal::PermissionMissing("tasks.read".to_owned()),
+            Refusal::KeysUnavailable,
+            Refusal::UnknownMethod,
+        ];
+        for refusal in all {
+            let status = refusal.status("task.v1");
+            let text = status.message();
+            assert!(text.starts_with(char::is_uppercase) && text.ends_with('.'), "{text}");
         }
     }
 }

@@ -9,6 +9,9 @@ pub const LONGEST_EMAIL: usize = 255;
 /// Most characters of a user name: the column's width.
 pub const LONGEST_USERNAME: usize = 50;
 
+/// Where so many names derived from one address are taken, a person has to choose.
+const MOST_DERIVED: usize = 20;
+
 /// Why a new e-mail address or user name is not accepted; the text says what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -50,6 +53,16 @@ impl Email {
     /// The form that must be unique.
     pub fn key(&self) -> String {
         fold(&self.0)
+    }
+
+    /// User names for an account that is given none: what stands before the `@`, cut to what fits, then the same with a number.
+    pub fn usernames(&self) -> impl Iterator<Item = Username> {
+        let local = self.0.split('@').next().unwrap_or_default();
+        (1..=MOST_DERIVED).filter_map(move |number| {
+            let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+            let kept: String = local.chars().take(LONGEST_USERNAME - suffix.len()).collect();
+            Username::parse(&(kept + &suffix)).ok()
+        })
     }
 }
 
@@ -134,6 +147,17 @@ mod tests {
         }
         assert!(Username::parse(&"é".repeat(50)).is_ok());
         assert!(Username::parse(&"é".repeat(51)).is_err());
+    }
+
+    #[test]
+    fn user_names_are_derived_from_addresses() {
+        let derived = |email: &str| -> Vec<String> {
+            Email::parse(email).unwrap().usernames().map(|name| name.as_str().to_owned()).collect()
+        };
+        assert_eq!(derived("root@example.com")[..3], ["root", "root-2", "root-3"]);
+        let long = derived(&format!("{}@example.com", "é".repeat(64)));
+        assert_eq!(long[..2], ["é".repeat(50), format!("{}-2", "é".repeat(48))]);
+        assert_eq!(long.len(), MOST_DERIVED);
     }
 
     #[test]

@@ -92,8 +92,10 @@ pub enum KeyRingError {
         /// Which key.
         kid: String,
     },
-    /// A row that this version cannot have written.
-    #[error("the stored signing key {kid} is not an Ed25519 key: repair or delete its row in signing_keys")]
+    /// A row that says EdDSA and holds no such key.
+    #[error(
+        "the stored signing key {kid} is damaged, whatever KEY_ENCRYPTION_KEY is: repair or delete its row in signing_keys"
+    )]
     Malformed {
         /// Which key.
         kid: String,
@@ -104,6 +106,7 @@ pub enum KeyRingError {
 #[derive(Clone, Default)]
 pub struct KeyRing {
     keys: Vec<RingKey>,
+    unknown: Vec<StoredKey>,
 }
 
 /// A key of the ring.
@@ -122,13 +125,21 @@ impl RingKey {
 }
 
 impl KeyRing {
-    /// Opens all keys that have not expired.
+    /// Opens all keys that have not expired. Those of an algorithm that this version does not know are a later version's: left
+    /// to it.
     ///
     /// # Errors
     /// The first that does not open.
     pub fn open(stored: Vec<StoredKey>, sealing: &SealingKey, now: DateTime<Utc>) -> Result<Self, KeyRingError> {
         let living = stored.into_iter().filter(|key| key.state(now) != KeyState::Expired);
-        Ok(Self { keys: living.map(|key| RingKey::open(key, sealing)).collect::<Result<_, _>>()? })
+        let (known, unknown): (Vec<_>, Vec<_>) = living.partition(|key| key.algorithm == ED25519_ALGORITHM);
+        let keys = known.into_iter().map(|key| RingKey::open(key, sealing)).collect::<Result<_, _>>()?;
+        Ok(Self { keys, unknown })
+    }
+
+    /// The keys that were left out because this version does not know their algorithm.
+    pub fn unknown(&self) -> &[StoredKey] {
+        &self.unknown
     }
 
     /// The key that signs now: of the active ones the youngest, so that all replicas choose alike.
@@ -148,7 +159,7 @@ impl KeyRing {
 impl RingKey {
     fn open(stored: StoredKey, sealing: &SealingKey) -> Result<Self, KeyRingError> {
         let malformed = || KeyRingError::Malformed { kid: stored.kid.clone() };
-        if stored.algorithm != ED25519_ALGORITHM || stored.public_key.len() != 32 {
+        if stored.public_key.len() != 32 {
             return Err(malformed());
         }
         let opened = sealing.open(&stored.private_key_sealed, &stored.kid);
@@ -186,6 +197,17 @@ mod tests {
             KeyRing::open(vec![swapped], &sealing(1), now).err().unwrap(),
             KeyRingError::Malformed { .. }
         ));
+    }
+
+    #[test]
+    fn a_key_of_an_unknown_algorithm_is_left_to_the_version_that_knows_it() {
+        let now = Utc::now();
+        let key = StoredKey::generate(&sealing(1), now).unwrap();
+        let later = StoredKey { kid: "later".to_owned(), algorithm: "ES256".to_owned(), ..key.clone() };
+        let ring = KeyRing::open(vec![later, key.clone()], &sealing(1), now).unwrap();
+        assert_eq!(ring.signing(now).unwrap().stored.kid, key.kid);
+        assert_eq!(ring.published(now).count(), 1);
+        assert_eq!(ring.unknown().iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["later"]);
     }
 
     #[test]

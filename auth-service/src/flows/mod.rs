@@ -3,6 +3,7 @@
 mod refresh;
 mod sign_in;
 mod sign_up;
+mod unusable_hashes;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::store::AuthStore;
 use crate::store::sessions::NewSession;
 
 pub use sign_up::{SignUp, name_taken};
+pub use unusable_hashes::UnusableHashes;
 
 /// Why a call could not do its work. The first three are the caller's to know; the rest is told in general words.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,8 @@ pub struct Flows {
     pub settings: Arc<TokenSettings>,
     /// Whether strangers may sign up.
     pub sign_up_open: bool,
+    /// What operators have been told of hashes that no password fits.
+    pub unusable_hashes: UnusableHashes,
 }
 
 /// From where a session is begun.

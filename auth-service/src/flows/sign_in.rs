@@ -1,9 +1,12 @@
 //! Signing in. Every way to fail does the work of one hash and gives one answer.
 
+use service_kit::database::DatabaseError;
+
 use crate::domain::login_key::fold;
 use crate::domain::password::StoredHash;
 use crate::domain::user::Credentials;
 
+use super::unusable_hashes::Unusable;
 use super::{Device, FlowError, Flows, NewlySignedIn, now};
 
 /// No login is longer: e-mail addresses have 255 characters at most, of 4 bytes at most.
@@ -37,7 +40,14 @@ impl Flows {
 
     /// The account, if the password fits and it may sign in, and whether its hash is weaker than those made today.
     async fn credentials_checked(&self, login: &str, password: &str) -> Result<(Credentials, bool), FlowError> {
-        let found = self.account_meant(login).await?;
+        let found = match self.account_meant(login).await {
+            // A row that cannot be read must not answer sooner than one that is not there.
+            Err(FlowError::Database(error @ DatabaseError::Other(_))) => {
+                self.hashing.verify(password, None).await?;
+                return Err(error.into());
+            }
+            found => found?,
+        };
         let stored = found.as_ref().and_then(|credentials| self.usable_hash(credentials));
         let is_weak = stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()));
         // Without an account, or with an unusable hash, the pool does the work of one hash all the same.
@@ -65,11 +75,11 @@ impl Flows {
         match StoredHash::parse(&credentials.password_hash) {
             Ok(hash) if self.hashing.may_verify(&hash) => Some(hash),
             Ok(_) => {
-                tracing::error!(%user_id, "the stored password hash asks for more than the ceiling; raise PASSWORD_HASH_MAX_* or reset the password");
+                self.unusable_hashes.note(user_id, Unusable::AboveCeiling);
                 None
             }
             Err(_) => {
-                tracing::error!(%user_id, "the stored password hash is not an Argon2 PHC string; no password fits it until it is reset");
+                self.unusable_hashes.note(user_id, Unusable::Malformed);
                 None
             }
         }

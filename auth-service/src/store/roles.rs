@@ -14,7 +14,7 @@ pub const ADMIN: &str = "admin";
 pub const MEMBER: &str = "member";
 
 /// What a role may do: for `admin` everything there is, today and after the next release; for others what is stored and is
-/// still in the catalogue.
+/// still in the catalogue, and nothing once the role is inactive. The system roles are always active.
 pub(super) async fn role_permissions_on_conn(
     conn: &mut AsyncPgConnection,
     role: &str,
@@ -25,7 +25,7 @@ pub(super) async fn role_permissions_on_conn(
     }
     let stored = role_permissions::table
         .inner_join(roles::table)
-        .filter(roles::name.eq(role))
+        .filter(roles::name.eq(role).and(roles::is_active.or(roles::is_system)))
         .select(role_permissions::permission)
         .load::<String>(conn)
         .await?;

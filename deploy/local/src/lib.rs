@@ -6,6 +6,7 @@
 pub mod files;
 pub mod guard;
 pub mod health;
+mod marker;
 pub mod postgres;
 pub mod process;
 pub mod programs;

@@ -166,7 +166,13 @@ async fn ask(
     Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
 }
 
-pub(crate) fn blocker(difference: &Difference, reason: String, rows: i64, sample: Vec<String>, resolve: String) -> Blocker {
+pub(crate) fn blocker(
+    difference: &Difference,
+    reason: String,
+    rows: i64,
+    sample: Vec<String>,
+    resolve: String,
+) -> Blocker {
     Blocker {
         table: difference.drift.table.clone(),
         object: difference.drift.object.clone(),

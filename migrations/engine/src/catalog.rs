@@ -98,13 +98,12 @@ pub async fn read_schema(client: &Client, tables: &[String]) -> Result<Schema, t
 
 async fn read_in_snapshot(client: &Client, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
     let names: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&tables];
-    let (found, columns, constraints, indexes, triggers) = tokio::try_join!(
-        client.query(TABLES, names),
-        client.query(COLUMNS, names),
-        client.query(CONSTRAINTS, names),
-        client.query(INDEXES, names),
-        client.query(TRIGGERS, names),
-    )?;
+    // One after the other: in a failed transaction only the first error says why.
+    let found = client.query(TABLES, names).await?;
+    let columns = client.query(COLUMNS, names).await?;
+    let constraints = client.query(CONSTRAINTS, names).await?;
+    let indexes = client.query(INDEXES, names).await?;
+    let triggers = client.query(TRIGGERS, names).await?;
     let mut schema = Schema::new();
     for row in &found {
         schema.insert(row.try_get(0)?, table(row)?);

@@ -157,10 +157,15 @@ pub(crate) fn postgres_message(error: &tokio_postgres::Error) -> String {
         return format!("{error}{source}");
     };
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-    for (label, part) in [("detail", db.detail()), ("hint", db.hint())] {
+    // The detail of a broken constraint shows the row: e-mail addresses, hashes. The message names the constraint.
+    let detail = db.detail().filter(|_| !db.code().code().starts_with("23"));
+    for (label, part) in [("detail", detail), ("hint", db.hint())] {
         if let Some(part) = part {
             text.push_str(&format!("; {label}: {part}"));
         }
+    }
+    if db.code() == &SqlState::INSUFFICIENT_PRIVILEGE {
+        text.push_str("; grant it to the role of DATABASE_URL, or run as the owner of the tables");
     }
     if db.code() == &SqlState::LOCK_NOT_AVAILABLE {
         text.push_str("; another session holds a lock: find it in pg_locks or pg_prepared_xacts, end it, and run the command again");

@@ -47,7 +47,9 @@ fn differences(live: &Schema) -> Vec<Difference> {
     let mut found = diff::compare(&expected, live);
     // What somebody added, and the type of the time, disturb neither Diesel nor us.
     found.retain(|difference| {
-        difference.drift.problem != crate::report::Problem::Unexpected
+        // But a column that demands a value would refuse the next version.
+        let demanding = difference.drift.kind == Kind::Column && difference.fix.is_some();
+        (demanding || difference.drift.problem != crate::report::Problem::Unexpected)
             && !(difference.drift.object == "run_on"
                 && difference.drift.actual.as_deref().is_some_and(|text| !text.starts_with("timestamp without")))
     });

@@ -120,13 +120,20 @@ pub(crate) async fn write(
         .await?;
     if error.is_none() {
         for migration in &set.migrations {
-            client
+            let known = client
                 .execute(
-                    "INSERT INTO public.__migration_versions (service, version, checksum, run_id) VALUES ($1, $2, $3, $4)
-                     ON CONFLICT (service, version) DO UPDATE SET checksum = excluded.checksum",
-                    &[&set.service, &migration.version, &migration.checksum, &id],
+                    "UPDATE public.__migration_versions SET checksum = $3 WHERE service = $1 AND version = $2",
+                    &[&set.service, &migration.version, &migration.checksum],
                 )
                 .await?;
+            if known == 0 {
+                client
+                    .execute(
+                        "INSERT INTO public.__migration_versions (service, version, checksum, run_id) VALUES ($1, $2, $3, $4)",
+                        &[&set.service, &migration.version, &migration.checksum, &id],
+                    )
+                    .await?;
+            }
         }
     }
     Ok(())
@@ -140,13 +147,25 @@ pub(crate) async fn there(client: &Client, table: &str) -> Result<bool, EngineEr
 
 /// Whether it is a table with these columns.
 pub(crate) async fn usable(client: &Client, table: &str, columns: &[&str]) -> Result<bool, EngineError> {
+    Ok(shape(client, table, columns).await?.0)
+}
+
+/// Whether a row of ours can be written too: no further column demands a value.
+pub(crate) async fn writable(client: &Client, table: &str, columns: &[&str]) -> Result<bool, EngineError> {
+    let (usable, demanding) = shape(client, table, columns).await?;
+    Ok(usable && !demanding)
+}
+
+async fn shape(client: &Client, table: &str, columns: &[&str]) -> Result<(bool, bool), EngineError> {
     let row = client
         .query_one(
-            "SELECT coalesce(pg_catalog.array_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)) @> $2::text[], false)
+            "SELECT coalesce(pg_catalog.array_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)) @> $2::text[], false),
+                coalesce(pg_catalog.bool_or(a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+                    AND a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) <> ALL ($2)), false)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
              WHERE c.oid = pg_catalog.to_regclass('public.' || $1::text) AND c.relkind = 'r'",
             &[&table, &columns],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }

@@ -6,11 +6,52 @@ use tokio_postgres::Client;
 use crate::blockers::{Blocker, blocker};
 use crate::diff::{Difference, Guard};
 use crate::error::EngineError;
-use crate::ledger;
 use crate::repair::{beside, name, table as qualified};
 use crate::report::{Kind, Problem};
 use crate::schema::{ConstraintKind, Schema};
 use crate::set::MigrationSet;
+use crate::{history, ledger};
+
+/// A dependent object of `pg_depend d` in words, and the statement that drops it; a view is known by its rule.
+const DEPENDENT: &str = "
+    CASE WHEN o.type = 'rule' AND o.identity LIKE '\"_RETURN\" on %'
+        THEN 'view ' || substr(o.identity, 14) ELSE o.type || ' ' || o.identity END,
+    CASE WHEN o.type = 'rule' AND o.identity LIKE '\"_RETURN\" on %'
+        THEN 'DROP ' || (SELECT CASE c.relkind WHEN 'm' THEN 'MATERIALIZED ' ELSE '' END FROM pg_catalog.pg_rewrite w
+            JOIN pg_catalog.pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid) || 'VIEW ' || substr(o.identity, 14)
+        WHEN o.type = 'default value' THEN (SELECT 'ALTER TABLE ' || g.adrelid::pg_catalog.regclass || ' DROP COLUMN '
+            || pg_catalog.quote_ident(n.attname) FROM pg_catalog.pg_attrdef g
+            JOIN pg_catalog.pg_attribute n ON n.attrelid = g.adrelid AND n.attnum = g.adnum WHERE g.oid = d.objid)
+        ELSE 'DROP ' || upper(o.type) || ' ' || o.identity END || ';'";
+
+/// What this session may not do. Asked first: without rights the other questions cannot be asked.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn rights(client: &Client, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
+    let mut found = session_rights(client).await?;
+    for table in live.keys() {
+        found.extend(owner(client, table).await?);
+    }
+    let own = ledger::SHAPES.iter().map(|(table, _)| *table).chain([history::TABLE]);
+    for table in own {
+        let row = client
+            .query_opt(
+                "SELECT pg_catalog.quote_ident(current_user) FROM pg_catalog.pg_class
+                 WHERE oid = pg_catalog.to_regclass($1) AND relkind IN ('r', 'p') AND NOT (
+                    pg_catalog.has_table_privilege(oid, 'SELECT') AND pg_catalog.has_table_privilege(oid, 'INSERT')
+                    AND pg_catalog.has_table_privilege(oid, 'UPDATE'))",
+                &[&qualified(table)],
+            )
+            .await?;
+        if let Some(row) = row {
+            let user: String = row.try_get(0)?;
+            let resolve = format!("ALTER TABLE {} OWNER TO {user};", qualified(table));
+            found.push(plain(table, format!("{user} may not write table {table}"), resolve));
+        }
+    }
+    Ok(found)
+}
 
 /// What is in the way of any change, whatever differs.
 ///
@@ -18,14 +59,12 @@ use crate::set::MigrationSet;
 /// Any database error.
 pub(crate) async fn standing(client: &Client, set: &MigrationSet, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
     let mut found = Vec::new();
-    found.extend(session_rights(client).await?);
     for table in live.keys() {
-        found.extend(owner(client, table).await?);
         found.extend(inheritance(client, table).await?);
         found.extend(rules(client, table).await?);
     }
     for (table, columns) in ledger::SHAPES {
-        if ledger::there(client, table).await? && !ledger::usable(client, table, columns).await? {
+        if ledger::there(client, table).await? && !ledger::writable(client, table, columns).await? {
             found.push(plain(
                 table,
                 format!("public.{table} is not the table that the engine keeps its ledger in"),
@@ -271,12 +310,13 @@ async fn dependents_of_constraint(client: &Client, difference: &Difference) -> R
     let drift = &difference.drift;
     let rows = client
         .query(
-            "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+            &format!("SELECT DISTINCT {DEPENDENT}
              FROM pg_catalog.pg_constraint k
              JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.refobjid = k.oid
+             CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) o
              WHERE k.conrelid = pg_catalog.to_regclass($1) AND d.deptype = 'n'
                 AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
-                AND pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ';') > 0",
+                AND pg_catalog.strpos($2, 'DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ';') > 0"),
             &[&qualified(&drift.table), &drift.repair.clone().unwrap_or_default()],
         )
         .await?;
@@ -293,10 +333,11 @@ async fn dependents_of_column(client: &Client, difference: &Difference) -> Resul
     }
     let rows = client
         .query(
-            "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+            &format!("SELECT DISTINCT {DEPENDENT}
              FROM pg_catalog.pg_depend d
              JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
              JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) o
              WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                 AND d.refobjid = pg_catalog.to_regclass($1) AND a.attname = $2
                 AND (d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
@@ -307,7 +348,7 @@ async fn dependents_of_column(client: &Client, difference: &Difference) -> Resul
                     OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid > 0 AND d.objid = d.refobjid)
                     OR (t.typtype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
                         SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid
-                            AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))))",
+                            AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))))"),
             &[&qualified(&drift.table), &drift.object],
         )
         .await?;
@@ -320,10 +361,11 @@ fn dependents(
     how: &str,
 ) -> Result<Option<Blocker>, EngineError> {
     let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let drops: Vec<String> = rows.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
     if names.is_empty() {
         return Ok(None);
     }
     let reason = format!("these {how}: {}", names.join(", "));
-    let resolve = format!("-- drop these, run the command again, and make them again afterwards: {}", names.join(", "));
+    let resolve = format!("{} -- keep their definitions, and create them again afterwards", drops.join(" "));
     Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve)))
 }

@@ -38,7 +38,8 @@ pub(crate) fn summary(sql: &str) -> String {
     const WIDTH: usize = 160; // Two lines of a wide terminal.
     let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(WIDTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
+        // ASCII: it is stored in the ledger, and the database may have another encoding than UTF-8.
+        Some((at, _)) => format!("{}...", &line[..at]),
         None => line,
     }
 }

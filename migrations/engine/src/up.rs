@@ -22,6 +22,7 @@ use crate::{blockers, history, ledger, obstacles};
 
 /// One repair can bring the next difference to light (a column, then its index), but not for ever.
 const CONVERGE_ROUNDS: usize = 5;
+const PREPARE_ROUNDS: usize = 3;
 
 /// How patient a run is.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +128,10 @@ impl Run<'_> {
         if inspection.report.state == State::Match {
             return Ok(());
         }
+        let no_right = obstacles::rights(self.client, &inspection.live).await?;
+        if !no_right.is_empty() {
+            return Err(EngineError::Blocked(no_right));
+        }
         let history_live = crate::read_schema(self.client, &[history::TABLE.to_owned()]).await?;
         let mut in_the_way = obstacles::standing(self.client, self.set, &inspection.live).await?;
         in_the_way.extend(blockers::find(self.client, self.set, &inspection.live, &inspection.differences).await?);
@@ -224,11 +229,19 @@ impl Run<'_> {
         for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare]) {
             self.repair(difference, &fix.steps, report).await?;
         }
-        // Keys whose columns are all there now, so that ON CONFLICT and foreign keys of the migrations find them.
-        let inspection = inspect(self.client, self.set).await?;
-        for (difference, fix) in of_phase(&inspection.differences, &[Phase::PrepareIfPossible]) {
-            if blockers::holds_now(self.client, self.set, &inspection.live, difference).await? {
-                self.repair(difference, &fix.steps, report).await?;
+        // Keys whose columns are all there now, so that ON CONFLICT and foreign keys of the migrations find them: their
+        // columns' NOT NULL, then themselves, then what the old keys held back.
+        for _ in 0..PREPARE_ROUNDS {
+            let inspection = inspect(self.client, self.set).await?;
+            let mut repaired = false;
+            for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare, Phase::PrepareIfPossible]) {
+                if blockers::holds_now(self.client, self.set, &inspection.live, difference).await? {
+                    self.repair(difference, &fix.steps, report).await?;
+                    repaired = true;
+                }
+            }
+            if !repaired {
+                break;
             }
         }
         Ok(())

@@ -19,7 +19,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+
 use crate::postgres::DatabaseUrl;
+use crate::server::ServeError;
 
 pub use parse::{CliError, Parsed, parse_cli, parse_cli_from};
 pub use settings::{Setting, SettingSource, settings_json, settings_text};
@@ -29,7 +32,7 @@ pub use settings::{Setting, SettingSource, settings_json, settings_text};
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
     /// PostgreSQL URL: postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = parse::database_url)]
     pub database_url: DatabaseUrl,
     /// Most connections this process opens to the database.
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 16,
@@ -69,14 +72,28 @@ impl<const GRPC: u16, const METRICS: u16> From<ListenArgs<GRPC, METRICS>> for Li
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// Certificate chain of this server, PEM; TLS is on when it is set.
-    #[arg(long, env = "TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
+    #[arg(long, env = "TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file",
+          value_parser = PathBufValueParser::new().try_map(parse::certificates_file))]
     pub tls_cert_file: Option<PathBuf>,
     /// Private key of the certificate, PEM.
-    #[arg(long, env = "TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    #[arg(long, env = "TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file",
+          value_parser = PathBufValueParser::new().try_map(parse::private_key_file))]
     pub tls_key_file: Option<PathBuf>,
     /// Authorities of client certificates, PEM; when set, every client must show one (mutual TLS).
-    #[arg(long, env = "TLS_CLIENT_CA_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    #[arg(long, env = "TLS_CLIENT_CA_FILE", value_name = "FILE", requires = "tls_cert_file",
+          value_parser = PathBufValueParser::new().try_map(parse::certificates_file))]
     pub tls_client_ca_file: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// Whether the files fit together. Parsing has found that each is there and of its kind; this completes a configuration
+    /// check that opens no port.
+    ///
+    /// # Errors
+    /// [`ServeError::Tls`], which names the variables.
+    pub fn check(&self) -> Result<(), ServeError> {
+        crate::server::check_tls(self)
+    }
 }
 
 /// Form of the log lines on stderr.

@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::{Setting, SettingSource};
+use crate::postgres::{DatabaseUrl, DatabaseUrlError, TlsSetup};
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -193,6 +198,31 @@ fn first_line(error: &clap::Error) -> String {
 /// Parses `15m`, `30s`, `7d`, `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a duration such as 500ms, 30s, 15m or 7d".to_owned())
+}
+
+/// A URL whose trusted authorities can be read.
+pub(super) fn database_url(text: &str) -> Result<DatabaseUrl, String> {
+    let url: DatabaseUrl = text.parse().map_err(|error: DatabaseUrlError| error.to_string())?;
+    TlsSetup::load(&url).map_err(|error| error.to_string())?;
+    Ok(url)
+}
+
+/// A PEM file of certificates.
+pub(super) fn certificates_file(path: PathBuf) -> Result<PathBuf, String> {
+    let contents = contents(&path)?;
+    let mut certificates = CertificateDer::pem_slice_iter(&contents).peekable();
+    let fits = certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok());
+    fits.then_some(path).ok_or_else(|| "the file holds no certificate; expected PEM".to_owned())
+}
+
+/// A PEM file with a private key.
+pub(super) fn private_key_file(path: PathBuf) -> Result<PathBuf, String> {
+    let fits = PrivateKeyDer::from_pem_slice(&contents(&path)?).is_ok();
+    fits.then_some(path).ok_or_else(|| "the file holds no private key; expected PEM".to_owned())
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("the file cannot be read: {error}"))
 }
 
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {

@@ -51,6 +51,9 @@ pub struct DatabaseUrlError(String);
 
 const EXPECTED: &str = "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...";
 
+/// Said instead of any value when an "@" stands where none can.
+const AT_SIGN: &str = "it has an \"@\" too many; percent-encode @ in the user name and in the password as %40";
+
 /// A connection attempt to one address, sign-in included, takes no longer than this unless the URL says `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,14 @@ impl FromStr for DatabaseUrl {
     type Err = DatabaseUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // With two "@" the driver takes the first for the end of the password: no error may show what it read after that.
+        let ambiguous = text.split_once("://").is_some_and(|(_, rest)| rest.matches('@').count() > 1);
+        Self::parse(text).map_err(|error| if ambiguous { DatabaseUrlError(AT_SIGN.to_owned()) } else { error })
+    }
+}
+
+impl DatabaseUrl {
+    fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = rest.ok_or_else(|| DatabaseUrlError(format!("it does not start with postgres://; {EXPECTED}")))?;
         let (base, query) = split_query(rest);
@@ -84,6 +95,10 @@ impl FromStr for DatabaseUrl {
         }
         if config.get_dbname().is_none_or(str::is_empty) {
             return Err(DatabaseUrlError(format!("it names no database; {EXPECTED}")));
+        }
+        let in_host = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@')));
+        if in_host || base.matches('@').count() > 1 {
+            return Err(DatabaseUrlError(AT_SIGN.to_owned()));
         }
         let mut mode = match (mode, &roots) {
             // libpq: the system's authorities make sense only with full verification.
@@ -116,9 +131,7 @@ impl FromStr for DatabaseUrl {
         let shown = format!("postgres://{}", mask_authority_and_query(rest, "********"));
         Ok(Self { text: SecretString::from(text), shown, config, mode, roots })
     }
-}
 
-impl DatabaseUrl {
     /// The same URL with another `application_name`, unless the URL names one.
     #[must_use]
     pub fn with_application_name(mut self, name: &str) -> Self {
@@ -305,11 +318,24 @@ mod tests {
             "postgres://me:s3cret@db",
             "postgres://me:s3cret@db/app?sslmode=require&sslrootcert=system",
             "",
+            // The password is s3cr@tpw, or worse.
+            "postgres://me:s3cr@tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@t/tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@t?tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@t?sslmode=tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@t:tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@/tpw@127.0.0.1:1/app",
+            "postgres://me:s3cr@t%40tpw/app",
         ];
         for text in bad {
             let error = parse(text).unwrap_err();
-            assert!(!error.contains("s3cret") && !error.contains('\n') && error.contains("s"), "{text}: {error}");
+            assert!(!error.contains("s3cr") && !error.contains("tpw"), "{text}: {error}");
+            assert!(!error.contains('\n') && error.contains("s"), "{text}: {error}");
         }
+        let error = parse("postgres://me:s3cr@tpw@127.0.0.1:1/app").unwrap_err();
+        assert!(error.contains("%40"), "{error}");
+        assert_eq!(parse("postgres://me:s3cr%40tpw@db:1/app").unwrap().place(), "db:1/app");
+        assert!(parse("postgres://me@db/app?application_name=a@b").is_ok(), "values may have an @");
     }
 
     #[test]

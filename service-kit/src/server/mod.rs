@@ -36,11 +36,16 @@ use crate::telemetry::Metrics;
 
 pub use run::BoundServer;
 
+/// See [`TlsArgs::check`].
+pub(crate) fn check_tls(args: &TlsArgs) -> Result<(), ServeError> {
+    tls::Reloading::load(args).map(|_| ())
+}
+
 /// Largest request message a service accepts unless a method needs more: pass it to `max_decoding_message_size` of each generated
 /// server (tonic's own default is 4 MiB).
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
 
-/// Why serving could not start or ended: one line; exit code 1.
+/// Why serving could not start or ended: one line; exit code 1, or 2 for [`ServeError::Tls`], which is configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be bound.

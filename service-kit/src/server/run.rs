@@ -13,7 +13,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::{Layer, Service};
 
-use super::accept::{LANES, Lanes, accept};
+use super::accept::{LANES, Lanes, Limits, accept};
 use super::tls::Reloading;
 use super::{ServeError, ServerBuilder};
 use crate::methods::MethodTable;
@@ -136,7 +136,7 @@ impl<L> ServerBuilder<L> {
                 Ok(())
             });
             own.spawn("http", move |stop| async move { Ok(crate::http::serve(http, readiness, metrics, stop).await?) });
-            let accepting = accept(grpc, tls, Lanes::new(senders), parts.draining.clone());
+            let accepting = accept(grpc, tls, Lanes::new(senders), Limits::default(), parts.draining.clone());
             // Before the line that others wait for: they may signal at once.
             let signals = Signals::new()?;
             tracing::info!(%grpc_addr, %metrics_addr, "listening");

@@ -22,6 +22,8 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::methods::MethodTable;
 
 pub use observe::CallRecord;
+#[cfg(test)]
+pub(crate) use observe::call_span;
 pub use principal::{Authenticated, PrincipalOf};
 pub use request_id::RequestId;
 

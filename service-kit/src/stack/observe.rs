@@ -47,18 +47,23 @@ impl<S: Infallibly> Around<S> for Observe {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.as_str().to_owned()).unwrap_or_default();
         let record = CallRecord::default();
         request.extensions_mut().insert(record.clone());
-        let span = tracing::info_span!("rpc", request_id, service = &*method.service, method = &*method.method);
+        let span = call_span(&request_id, &method.service, &method.method);
         let mut call = Call { method, request_id, record, started: Instant::now(), told: false };
-        let response = inner.answer(request).instrument(span).await;
+        let response = inner.answer(request).instrument(span.clone()).await;
         match Status::from_header_map(response.headers()) {
             // An answer without a message: the status stands in the headers.
             Some(status) => {
                 call.tell(status.code());
                 response
             }
-            None => response.map(|body| Body::new(ObservedBody { inner: body, call })),
+            None => response.map(|body| Body::new(ObservedBody { inner: body, call, span })),
         }
     }
+}
+
+/// What every log line inside a call carries. Of the level ERROR, so that a filter for errors only keeps it.
+pub(crate) fn call_span(request_id: &str, service: &str, method: &str) -> tracing::Span {
+    tracing::error_span!("rpc", request_id, service, method)
 }
 
 /// A call that has not been told of yet. Dropped untold, its client went away.
@@ -119,6 +124,7 @@ impl Drop for Call {
 struct ObservedBody {
     inner: Body,
     call: Call,
+    span: tracing::Span,
 }
 
 impl HttpBody for ObservedBody {
@@ -126,7 +132,8 @@ impl HttpBody for ObservedBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let Self { inner, span, .. } = &mut *self;
+        let polled = span.in_scope(|| Pin::new(inner).poll_frame(cx));
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {

@@ -43,6 +43,11 @@ impl Caller {
         if self.writes_all { Scope::All } else { Scope::Of(self.user_id) }
     }
 
+    /// Reads others' tasks but does not change them: who gets such a refusal knows of the task anyway.
+    pub fn only_reads_all(&self) -> bool {
+        self.reads_all && !self.writes_all
+    }
+
     /// Which tasks a list reaches, given the user that the request names.
     ///
     /// # Errors

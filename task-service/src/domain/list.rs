@@ -7,7 +7,7 @@ use super::access::Scope;
 use super::ids::TaskId;
 use super::status::TaskStatus;
 use super::task::Task;
-use super::text::SearchText;
+use super::text::{SearchText, TITLE_MAX};
 
 /// Tasks on a page when the caller does not say.
 const PAGE_SIZE_DEFAULT: usize = 50;
@@ -23,7 +23,8 @@ pub enum OrderField {
     UpdatedAt,
     /// When it should be done; tasks without a date come last in both directions.
     DueDate,
-    /// The title, by its code points: the same on every server, whatever its locale.
+    /// The first [`TITLE_MAX`] characters of the title, by code points: the same on every server, whatever its locale. Titles from before
+    /// that limit are longer; those that begin alike are a tie, so that a page token stays short and outlives its task.
     Title,
     /// The status, in the order of [`TaskStatus`].
     Status,
@@ -84,7 +85,7 @@ pub enum CursorKey {
     Time(DateTime<Utc>),
     /// No due date.
     NoTime,
-    /// A title.
+    /// The first [`TITLE_MAX`] characters of a title.
     Title(String),
     /// A status.
     Status(TaskStatus),
@@ -130,7 +131,7 @@ impl Order {
             OrderField::CreatedAt => CursorKey::Time(task.created_at),
             OrderField::UpdatedAt => CursorKey::Time(task.updated_at),
             OrderField::DueDate => task.due_date.map_or(CursorKey::NoTime, CursorKey::Time),
-            OrderField::Title => CursorKey::Title(task.title.clone()),
+            OrderField::Title => CursorKey::Title(task.title.chars().take(TITLE_MAX).collect()),
             OrderField::Status => CursorKey::Status(task.status),
         };
         Cursor { key, id: task.id }
@@ -169,6 +170,24 @@ mod tests {
         ] {
             assert!(Order::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_cursor_is_short_however_long_the_title() {
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        let task = Task {
+            id: TaskId::new(),
+            user_id: crate::domain::ids::UserId::NOBODY,
+            title: "🦀".repeat(60_000),
+            description: None,
+            status: TaskStatus::Todo,
+            due_date: None,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
+        let order = Order { field: OrderField::Title, direction: Direction::Ascending };
+        assert_eq!(order.cursor_at(&task).key, CursorKey::Title("🦀".repeat(TITLE_MAX)));
     }
 
     #[test]

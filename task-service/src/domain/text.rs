@@ -8,6 +8,10 @@ pub const TITLE_MAX: usize = 200;
 /// Longest description, in characters.
 pub const DESCRIPTION_MAX: usize = 10_000;
 
+/// Most characters of a title or a description in a list. Only rows from before today's limits have more. It lies above both limits,
+/// so that a client cannot write a cut text back by accident, and so low that any task fits into a message.
+pub const LISTED_MAX: usize = 65_536;
+
 /// Longest search text, in characters: a longer one could not be in a title.
 pub const SEARCH_MAX: usize = 200;
 

@@ -10,11 +10,13 @@ use tonic::{Request, Response, Status};
 
 use super::convert::task_message;
 use super::{caller_of, parse};
+use crate::domain::access::{Caller, TASKS_WRITE};
 use crate::domain::etag::version_of;
+use crate::domain::ids::TaskId;
 use crate::domain::page_token::PageTokens;
 use crate::domain::time::now;
-use crate::errors::{not_implemented, store_problem};
-use crate::store::TaskStore;
+use crate::errors::{Problem, not_implemented, permission_missing, store_problem};
+use crate::store::{TaskStore, TaskStoreError};
 
 /// A page ends early rather than grow beyond this many bytes: clients refuse messages over 4 MiB unless told otherwise.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -30,6 +32,23 @@ impl TaskService {
     /// On this store, with page tokens of this key.
     pub fn new(store: TaskStore, page_tokens: Arc<PageTokens>) -> Self {
         Self { store, page_tokens }
+    }
+
+    /// Why a change by id failed. Another's task is not there for a caller, unless the caller may read it.
+    async fn change_problem(
+        &self,
+        operation: &'static str,
+        caller: &Caller,
+        id: TaskId,
+        error: TaskStoreError,
+    ) -> Problem {
+        if matches!(error, TaskStoreError::NotFound)
+            && caller.only_reads_all()
+            && self.store.task_find(caller.read_scope(), id).await.is_ok()
+        {
+            return permission_missing(TASKS_WRITE);
+        }
+        store_problem(operation, &error)
     }
 }
 
@@ -90,8 +109,10 @@ impl Service for TaskService {
         let caller = caller_of(&request)?;
         let (id, change, etag) = parse::update(request.into_inner())?;
         let updated = self.store.task_update(caller.write_scope(), id, &change, version_of(&etag), now()).await;
-        let task = updated.map_err(|error| store_problem("task_update", &error))?;
-        Ok(Response::new(v1::UpdateTaskResponse { task: Some(task_message(task)) }))
+        match updated {
+            Ok(task) => Ok(Response::new(v1::UpdateTaskResponse { task: Some(task_message(task)) })),
+            Err(error) => Err(self.change_problem("task_update", &caller, id, error).await.into()),
+        }
     }
 
     async fn delete_task(
@@ -102,8 +123,10 @@ impl Service for TaskService {
         let request = request.into_inner();
         let id = parse::task_id(&request, &request.id)?;
         let deleted = self.store.task_delete(caller.write_scope(), id, version_of(&request.etag), now()).await;
-        deleted.map_err(|error| store_problem("task_delete", &error))?;
-        Ok(Response::new(v1::DeleteTaskResponse {}))
+        match deleted {
+            Ok(()) => Ok(Response::new(v1::DeleteTaskResponse {})),
+            Err(error) => Err(self.change_problem("task_delete", &caller, id, error).await.into()),
+        }
     }
 
     async fn batch_create_tasks(

@@ -9,6 +9,7 @@ pub mod schema;
 mod task_list;
 mod tasks;
 
+pub use requests::EXPIRY_BATCH;
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a statement about tasks gave no result.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Timestamptz};
 use diesel::upsert::excluded;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use service_kit::database::DatabaseError;
@@ -53,13 +54,22 @@ pub(super) async fn request_claim_on_conn(
         .map(TaskId)
 }
 
+/// Most request ids that one statement forgets: a day of many clients must not hold locks for long nor run into the time limit.
+pub const EXPIRY_BATCH: usize = 1_000;
+
+/// The outer condition stands there once more: a request id may be claimed anew while the statement waits for its row.
+const EXPIRE: &str = "DELETE FROM task_requests WHERE created_at <= $1 AND (user_id, request_id) IN \
+    (SELECT user_id, request_id FROM task_requests WHERE created_at <= $1 LIMIT $2)";
+
 impl TaskStore {
-    /// Forgets request ids that answer nothing any more. Gives how many.
+    /// Forgets request ids that answer nothing any more, at most [`EXPIRY_BATCH`] of them. Gives how many; fewer than that: all.
     pub async fn requests_expire(&self, now: DateTime<Utc>) -> Result<usize, DatabaseError> {
         self.database
             .run("requests_expire", async |conn| {
-                let expired = task_requests::table.filter(task_requests::created_at.le(now - REQUEST_ID_LIFETIME));
-                Ok(diesel::delete(expired).execute(conn).await?)
+                let expire = diesel::sql_query(EXPIRE)
+                    .bind::<Timestamptz, _>(now - REQUEST_ID_LIFETIME)
+                    .bind::<BigInt, _>(i64::try_from(EXPIRY_BATCH).unwrap_or(i64::MAX));
+                Ok(expire.execute(conn).await?)
             })
             .await
     }

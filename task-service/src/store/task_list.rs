@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::Text;
+use diesel::sql_types::{Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -17,6 +17,18 @@ use crate::domain::access::Scope;
 use crate::domain::list::{Cursor, CursorKey, Direction, Filter, ListQuery, OrderField};
 use crate::domain::status::TaskStatus;
 use crate::domain::task::Task;
+use crate::domain::text::{LISTED_MAX, TITLE_MAX};
+
+diesel::define_sql_function! {
+    /// PostgreSQL's `left`: the first characters.
+    fn left(text: Text, count: Integer) -> Text;
+}
+
+diesel::define_sql_function! {
+    /// The same for a text that may be absent.
+    #[sql_name = "left"]
+    fn left_of_nullable(text: Nullable<Text>, count: Integer) -> Nullable<Text>;
+}
 
 diesel::postfix_operator!(ByCodePoint, " COLLATE \"C\"", Text, backend: Pg);
 
@@ -34,7 +46,7 @@ enum Segment {
 }
 
 impl TaskStore {
-    /// At most `limit` tasks of the list, beginning behind `cursor`.
+    /// At most `limit` tasks of the list, beginning behind `cursor`. Their texts have at most [`LISTED_MAX`] characters.
     pub async fn task_list(
         &self,
         query: &ListQuery,
@@ -50,7 +62,7 @@ impl TaskStore {
                         break;
                     }
                     let statement = segment_query(query, segment, cursor).limit(left);
-                    let rows: Vec<TaskRow> = statement.select(TaskRow::as_select()).load(conn).await?;
+                    let rows: Vec<TaskRow> = statement.select(listed()).load(conn).await?;
                     for row in rows {
                         found.push(row.try_into()?);
                     }
@@ -59,6 +71,23 @@ impl TaskStore {
             })
             .await
     }
+}
+
+/// The columns of [`TaskRow`] in its order, the texts cut: one enormous row must neither outgrow a message nor fill the memory.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn listed() -> _ {
+    let most: i32 = LISTED_MAX as i32;
+    (
+        tasks::id,
+        tasks::user_id,
+        left(tasks::title, most),
+        left_of_nullable(tasks::description, most),
+        tasks::status,
+        tasks::due_date,
+        tasks::created_at,
+        tasks::updated_at,
+        tasks::version,
+    )
 }
 
 /// The segments of a list from the cursor's on. Only the first has a cursor: the others begin at their beginning.
@@ -123,7 +152,9 @@ fn segment_query<'a>(query: &'a ListQuery, segment: Segment, cursor: Option<&Cur
         Segment::Dated => {
             keyset!(fitting.filter(tasks::due_date.is_not_null()), tasks::due_date, direction, time_of(cursor))
         }
-        Segment::Title => keyset!(fitting, ByCodePoint::new(tasks::title), direction, title_of(cursor)),
+        Segment::Title => {
+            keyset!(fitting, ByCodePoint::new(left(tasks::title, TITLE_MAX as i32)), direction, title_of(cursor))
+        }
         Segment::Undated => by_id(fitting.filter(tasks::due_date.is_null()), direction, cursor),
         Segment::Status(status) => by_id(fitting.filter(tasks::status.eq(status.as_str())), direction, cursor),
     }

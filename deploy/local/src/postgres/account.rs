@@ -1,8 +1,6 @@
-//! Which operating-system user runs the server, and where its data can lie so that this user reaches it.
+//! Which operating-system user runs the server, and what this user can reach.
 //!
 //! PostgreSQL refuses to run as root. Started by root, the server runs as `postgres` or `nobody` and owns its data directory.
-//! When a directory above the wanted place is closed to that user (for example `/root`), the data lie in
-//! `/var/lib/local-pair/<hash of the wanted place>` and the wanted place holds a file `location` that says so.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -11,13 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::PostgresError;
-use crate::files;
-
-/// The name of the file that says where the data really are.
-const POINTER: &str = "location";
-
-/// Where data lie that cannot lie where they were wanted.
-const ELSEWHERE: &str = "/var/lib/local-pair";
 
 /// The user that runs the server; `None` inside means: as ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,49 +50,6 @@ impl Account {
         let existing = path.ancestors().filter(|ancestor| ancestor.exists()).collect::<Vec<_>>();
         existing.into_iter().rev().find(|directory| !passable(directory, uid, gid)).map(Path::to_owned)
     }
-
-    /// The directory for the cluster that was wanted at `wanted`: itself, or its substitute elsewhere. Makes both.
-    pub(super) fn place(self, wanted: &Path) -> Result<PathBuf, PostgresError> {
-        files::create_dir(wanted, 0o711).map_err(|e| PostgresError::file("create", wanted, e))?;
-        let pointer = wanted.join(POINTER);
-        if let Some(place) = pointed(wanted) {
-            return Ok(place);
-        }
-        if self.obstacle(wanted).is_none() {
-            return Ok(wanted.to_owned());
-        }
-        let place = substitute(wanted);
-        // Left over from a directory that somebody removed by hand together with its pointer.
-        super::cluster::stop_running(&place)?;
-        files::remove_dir_all(&place).map_err(|e| PostgresError::file("remove", &place, e))?;
-        files::create_dir(Path::new(ELSEWHERE), 0o711).map_err(|e| PostgresError::file("create", ELSEWHERE, e))?;
-        files::create_dir(&place, 0o711).map_err(|e| PostgresError::file("create", &place, e))?;
-        if let Some(obstacle) = self.obstacle(&place) {
-            return Err(PostgresError::Cluster(format!(
-                "the unprivileged user that runs PostgreSQL can pass neither {} nor {}: choose another --dir",
-                wanted.display(),
-                obstacle.display()
-            )));
-        }
-        fs::write(&pointer, format!("{}\n", place.display())).map_err(|e| PostgresError::file("write", &pointer, e))?;
-        Ok(place)
-    }
-}
-
-/// Where the cluster wanted at `wanted` really lies; `wanted` itself when there is no pointer.
-pub(super) fn real_place(wanted: &Path) -> PathBuf {
-    pointed(wanted).unwrap_or_else(|| wanted.to_owned())
-}
-
-/// The place named by the pointer file, only if it is the one that we would have chosen.
-fn pointed(wanted: &Path) -> Option<PathBuf> {
-    let place = PathBuf::from(fs::read_to_string(wanted.join(POINTER)).ok()?.trim_end());
-    (place == substitute(wanted)).then_some(place)
-}
-
-fn substitute(wanted: &Path) -> PathBuf {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, wanted.as_os_str().as_encoded_bytes());
-    Path::new(ELSEWHERE).join(hex::encode(&digest.as_ref()[..8]))
 }
 
 /// Uid and gid of `name` in the text of `/etc/passwd`.

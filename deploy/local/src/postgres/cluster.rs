@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::account::{self, Account};
-use super::{PostgresBinaries, PostgresError};
+use super::account::Account;
+use super::{PostgresBinaries, PostgresError, place};
 use crate::files;
 use crate::process::{ProcessIdentity, is_postgres_in, pause, postgres_processes_in};
 
@@ -60,7 +60,7 @@ impl Cluster {
     /// first; a stale pid file is no obstacle; a process that is not this cluster's server is never touched.
     ///
     /// # Errors
-    /// The directory cannot be used, `initdb` failed, or the server did not come up: with the last line of its log.
+    /// The directory belongs to somebody else (it is left alone then) or cannot be used, `initdb` failed, or the server did not come up: with the last line of its log.
     pub fn start(binaries: &PostgresBinaries, options: &ClusterOptions) -> Result<Self, PostgresError> {
         let account = Account::choose()?;
         if let Some(obstacle) = account.obstacle(binaries.directory()) {
@@ -71,7 +71,7 @@ impl Cluster {
         }
         let wanted =
             files::absolute(&options.directory).map_err(|e| PostgresError::file("resolve", &options.directory, e))?;
-        let place = account.place(&wanted)?;
+        let place = place::prepare(account, &wanted)?;
         stop_running(&place)?;
         let password = initialize(account, binaries, &place, !options.unsafe_fast)?;
         let mut last = String::new();
@@ -116,21 +116,25 @@ impl Cluster {
     /// Whether a cluster was ever made in `directory`.
     pub fn exists(directory: &Path) -> bool {
         let wanted = files::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        account::real_place(&wanted).join("superuser-password").is_file()
+        place::find(&wanted).is_some_and(|place| place.join("superuser-password").is_file())
+    }
+
+    /// Refuses a `directory` that holds something and was not made here; [`Self::start`] and [`Self::remove`] refuse it as well.
+    ///
+    /// # Errors
+    /// It belongs to somebody else or cannot be read. Nothing was changed.
+    pub fn check(directory: &Path) -> Result<(), PostgresError> {
+        let wanted = files::absolute(directory).map_err(|e| PostgresError::file("resolve", directory, e))?;
+        place::check(&wanted).map(|_ours_or_free| ())
     }
 
     /// Stops what runs in `directory` and removes the cluster with all its data, wherever they lie.
     ///
     /// # Errors
-    /// The server does not stop or the files cannot be removed.
+    /// The directory belongs to somebody else, the server does not stop or the files cannot be removed.
     pub fn remove(directory: &Path) -> Result<(), PostgresError> {
         let wanted = files::absolute(directory).map_err(|e| PostgresError::file("resolve", directory, e))?;
-        let place = account::real_place(&wanted);
-        stop_running(&place)?;
-        for path in [&place, &wanted] {
-            files::remove_dir_all(path).map_err(|e| PostgresError::file("remove", path, e))?;
-        }
-        Ok(())
+        place::remove(&wanted)
     }
 
     /// The port on 127.0.0.1.
@@ -244,17 +248,24 @@ fn initialize(
 ) -> Result<String, PostgresError> {
     let password_file = place.join("superuser-password");
     let data = place.join("data");
-    // Written last: its presence means that initdb was completed.
+    let handed_over = place.join("initdb-password");
+    // Written when initdb was completed.
     if let Ok(password) = fs::read_to_string(&password_file) {
         check_version(binaries, &data)?;
         return Ok(password);
+    }
+    // This one is there as long as initdb is not completed.
+    if data.join("PG_VERSION").exists() && !handed_over.exists() {
+        return Err(PostgresError::InTheWay(format!(
+            "{} is gone, so nobody can sign in to the data beside it: put it back or start over with --fresh",
+            password_file.display()
+        )));
     }
     files::remove_dir_all(&data).map_err(|e| PostgresError::file("remove", &data, e))?;
     files::create_dir(&data, 0o700).map_err(|e| PostgresError::file("create", &data, e))?;
     account.own(&data)?;
     let random = |e| PostgresError::file("read", "the random generator", e);
     let password = files::random_hex(16).map_err(random)?;
-    let handed_over = place.join("initdb-password");
     files::write_private(&handed_over, &password).map_err(|e| PostgresError::file("write", &handed_over, e))?;
     account.own(&handed_over)?;
     // C.UTF-8 sorts by code point and knows the case of all letters; not every system has it.
@@ -265,9 +276,9 @@ fn initialize(
             break;
         }
     }
-    files::remove_file(&handed_over).map_err(|e| PostgresError::file("remove", &handed_over, e))?;
     outcome.map_err(|message| PostgresError::Cluster(format!("initdb failed: {message}")))?;
     files::write_private(&password_file, &password).map_err(|e| PostgresError::file("write", &password_file, e))?;
+    files::remove_file(&handed_over).map_err(|e| PostgresError::file("remove", &handed_over, e))?;
     Ok(password)
 }
 

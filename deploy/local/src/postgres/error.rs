@@ -21,6 +21,9 @@ pub enum PostgresError {
     /// The cluster could not be made, started or stopped.
     #[error("{0}")]
     Cluster(String),
+    /// Something lies where the cluster should be and is not ours, or is ours and cannot be used. Nothing was changed.
+    #[error("{0}")]
+    InTheWay(String),
     /// A statement of ours failed or the connection was refused.
     #[error("{action} failed: {message}")]
     Sql {

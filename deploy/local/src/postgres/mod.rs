@@ -7,6 +7,7 @@ mod databases;
 mod error;
 mod load;
 mod ownership;
+mod place;
 mod shared;
 
 pub use binaries::{OLDEST_MAJOR, PostgresBinaries};

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 
 use super::UpError;
+use super::child::service_command;
 use super::directory::{Administrator, Directory, Secrets};
 use super::progress::Progress;
 use crate::postgres::{PostgresError, ServerAddress, connect};
@@ -33,7 +34,7 @@ pub(super) async fn bootstrap(
         }
     };
     let url = server.role_url(&secrets.roles(database).runtime, database);
-    let mut command = tokio::process::Command::new(program);
+    let mut command = service_command(program);
     command
         .args([
             "admin",
@@ -48,8 +49,7 @@ pub(super) async fn bootstrap(
         .env("KEY_ENCRYPTION_KEY", &secrets.key_encryption_key)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| UpError::file("run", program, &error))?;
     if let Some(mut input) = child.stdin.take() {
         // If it does not read, it says why on stderr.

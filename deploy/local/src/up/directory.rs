@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UpError;
 use crate::files::{self, FileLock};
+use crate::marker::{self, Standing};
 use crate::postgres::{Cluster, DatabaseRoles};
 use crate::process::ProcessIdentity;
 
@@ -103,23 +104,25 @@ impl Secrets {
 }
 
 impl Directory {
-    /// Makes and locks the directory, and ends what a killed run left running in it.
+    /// Makes, marks and locks the directory, and ends what a killed run left running in it. A directory of somebody else is
+    /// refused before anything is touched.
     pub(super) fn open(path: &Path) -> Result<Self, UpError> {
         let path = files::absolute(path).map_err(|error| UpError::file("resolve", path, &error))?;
         if path.to_str().is_none() {
             return Err(UpError::usage(format!("--dir {}: the path must be UTF-8", path.display())));
         }
+        refuse_foreign(&path)?;
+        Cluster::check(&path.join("postgres"))?;
         // Others must pass it when an unprivileged user runs PostgreSQL; the files with secrets are closed one by one.
         files::create_dir(&path, 0o711)
             .map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?;
+        marker::claim(&path).map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?;
         let lock_file = path.join("lock");
         let lock = FileLock::try_exclusive(&lock_file)
             .map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?;
         let Some(lock) = lock else {
-            return Err(UpError {
-                code: 5,
-                message: format!("another `cargo up` runs in {}: end it or choose another --dir", path.display()),
-            });
+            let message = format!("another `cargo up` runs in {}: end it or choose another --dir", path.display());
+            return Err(UpError::failed(message).with_code(5));
         };
         let directory = Self { path, _lock: lock };
         directory.end_leftovers();
@@ -149,6 +152,7 @@ impl Directory {
 
     /// Makes the directories of logs, mails and pid files; the mails hold tokens.
     pub(super) fn prepare(&self) -> Result<(), UpError> {
+        self.require_marker()?;
         for (name, mode) in [("log", 0o755), ("mail", 0o700), ("run", 0o755)] {
             let path = self.path.join(name);
             files::create_dir(&path, mode).map_err(|error| UpError::file("create", &path, &error))?;
@@ -156,20 +160,32 @@ impl Directory {
         self.remove_file("env.json")
     }
 
-    /// Removes what earlier runs made here, and only that.
+    /// Removes what earlier runs made here, by name, and only that.
     pub(super) fn clear(&self) -> Result<(), UpError> {
+        self.require_marker()?;
+        Cluster::check(&self.postgres())?;
+        // First: a run that is killed in between must not take the rest for a complete database.
+        self.remove_file("state.json")?;
         Cluster::remove(&self.postgres())?;
         for name in ["log", "mail", "run"] {
             let path = self.path.join(name);
             files::remove_dir_all(&path).map_err(|error| UpError::file("remove", &path, &error))?;
         }
-        ["env.json", "state.json", "secrets.json"].iter().try_for_each(|name| self.remove_file(name))
+        ["env.json", "secrets.json"].iter().try_for_each(|name| self.remove_file(name))
+    }
+
+    /// The marker was there when the directory was opened; the build in between may have taken minutes.
+    fn require_marker(&self) -> Result<(), UpError> {
+        match refuse_foreign(&self.path)? {
+            Standing::Ours => Ok(()),
+            _ => Err(UpError::usage(format!("{} was removed meanwhile: start again", self.path.display()))),
+        }
     }
 
     /// The state of earlier runs, `None` in a new directory.
     pub(super) fn state(&self) -> Result<Option<State>, UpError> {
         let state = self.read("state.json")?;
-        if state.is_none() && (Cluster::exists(&self.postgres()) || self.postgres().join("PG_VERSION").exists()) {
+        if state.is_none() && Cluster::exists(&self.postgres()) {
             return Err(UpError::usage(format!(
                 "{} holds a PostgreSQL, but no state.json says what it is for: choose another --dir or remove it with --fresh",
                 self.postgres().display()
@@ -258,5 +274,102 @@ impl Directory {
     fn remove_file(&self, name: &str) -> Result<(), UpError> {
         let path = self.path.join(name);
         files::remove_file(&path).map_err(|error| UpError::file("remove", &path, &error))
+    }
+}
+
+/// Everything that a run makes, changes or removes in its directory.
+const NAMES: &[&str] = &["env.json", "state.json", "secrets.json", "lock", "log", "mail", "run", "postgres"];
+
+/// Refuses a directory in which something of somebody else has a name of ours.
+fn refuse_foreign(path: &Path) -> Result<Standing, UpError> {
+    match marker::standing_beside(path, |name| NAMES.contains(&name))
+        .map_err(|error| UpError::usage(format!("--dir {}: {error}", path.display())))?
+    {
+        Standing::Foreign(entry) => Err(UpError::usage(format!(
+            "--dir {}: it holds {} and was not made by `cargo up`, so it is left alone; name another directory",
+            path.display(),
+            entry.display()
+        ))),
+        standing => Ok(standing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Every file below `directory` with its text.
+    fn files_in(directory: &Path) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files_in(&path));
+            } else {
+                found.insert(path.clone(), fs::read_to_string(&path).unwrap());
+            }
+        }
+        found
+    }
+
+    fn write(path: PathBuf) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_untouched() {
+        for name in ["log/a", "mail/a", "run/a", "postgres/data/a", "env.json", "state.json", "lock", "notes"] {
+            let base = tempfile::tempdir().unwrap();
+            write(base.path().join(name));
+            let before = files_in(base.path());
+            let error = Directory::open(base.path()).unwrap_err();
+            assert!(error.code == 2 && error.message.contains("was not made by"), "{name}: {error}");
+            assert!(
+                !error.message.contains('\n') && error.message.contains(name.split('/').next().unwrap()),
+                "{error}"
+            );
+            assert_eq!(files_in(base.path()), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_start_removes_only_what_is_ours() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = Directory::open(base.path()).unwrap();
+        directory.prepare().unwrap();
+        directory.write_state(&State::fresh()).unwrap();
+        directory.secrets(None).unwrap();
+        write(base.path().join("notes/mine"));
+        directory.clear().unwrap();
+        let mut left: Vec<_> = fs::read_dir(base.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".local-pair", "lock", "notes"]);
+
+        write(base.path().join("postgres/data/PG_VERSION"));
+        directory.write_state(&State::fresh()).unwrap();
+        let before = files_in(base.path());
+        let error = directory.clear().unwrap_err();
+        assert!(error.code == 2 && error.message.contains("postgres/data"), "{error}");
+        drop(directory);
+        assert_eq!(Directory::open(base.path()).unwrap_err().code, 2);
+        assert_eq!(files_in(base.path()), before);
+    }
+
+    #[test]
+    fn a_directory_exchanged_after_it_was_opened_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("dir");
+        let directory = Directory::open(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        for name in ["env.json", "log/a"] {
+            write(path.join(name));
+        }
+        let before = files_in(&path);
+        assert_eq!(directory.prepare().unwrap_err().code, 2);
+        assert_eq!(directory.clear().unwrap_err().code, 2);
+        assert_eq!(files_in(&path), before);
     }
 }

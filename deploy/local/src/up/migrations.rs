@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde::Deserialize;
 
 use super::UpError;
+use super::child::service_command;
 use super::progress::Progress;
 
 /// The answer of `migrate up --output json`, as far as it is told here.
@@ -71,12 +72,8 @@ pub(super) async fn migrate(
     progress: &Progress,
 ) -> Result<Vec<String>, UpError> {
     progress.begin(&format!("{service}: migrating"));
-    let mut command = tokio::process::Command::new(program);
-    command
-        .args(["migrate", "up", "--output", "json"])
-        .env("DATABASE_URL", url)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut command = service_command(program);
+    command.args(["migrate", "up", "--output", "json"]).env("DATABASE_URL", url).stdin(Stdio::null());
     let output = command.output().await.map_err(|error| UpError::file("run", program, &error))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let report = serde_json::from_slice::<UpReport>(&output.stdout);
@@ -97,12 +94,12 @@ pub(super) async fn migrate(
                 .clone()
                 .or_else(|| last_line(&stderr))
                 .unwrap_or_else(|| "the schema is not as expected".to_owned());
-            Err(UpError { code, message: format!("{service} migrate up: {reason}") })
+            Err(UpError::failed(format!("{service} migrate up: {reason}")).with_code(code))
         }
         Err(_) => {
             let reason =
                 last_line(&stderr).unwrap_or_else(|| format!("it ended with {} and said nothing", output.status));
-            Err(UpError { code: code.max(1), message: format!("{service} migrate up: {reason}") })
+            Err(UpError::failed(format!("{service} migrate up: {reason}")).with_code(code.max(1)))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command `cargo up`: PostgreSQL, databases, migrations, administrator, both services; then waits and stops them in order.
 
 mod administrator;
+mod child;
 mod databases;
 mod directory;
 mod error;
@@ -11,7 +12,7 @@ mod screen;
 mod services;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,6 +43,9 @@ pub fn main(options: &UpOptions) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = error.code;
+            for line in &error.context {
+                anstream::eprintln!("    {line}");
+            }
             report(Err(error.into()));
             ExitCode::from(code)
         }
@@ -53,7 +57,8 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            // One line, whatever a program has said.
+            anstream::eprintln!("error: {}", format!("{error:#}").trim_end().replace('\n', " "));
             ExitCode::FAILURE
         }
     }
@@ -242,10 +247,10 @@ fn read_dump(path: &Path) -> Result<Dump, UpError> {
 
 /// The addresses with port 0 replaced; both can be bound now.
 fn addresses(options: &UpOptions) -> Result<(SocketAddr, SocketAddr), UpError> {
-    if options.auth_addr == options.task_addr && options.auth_addr.port() != 0 {
+    if overlap(options.auth_addr, options.task_addr) {
         return Err(UpError::usage(format!(
-            "--auth-addr and --task-addr are both {}: give them different ports",
-            options.auth_addr
+            "--auth-addr {} and --task-addr {} cannot both be listened on: give them different ports",
+            options.auth_addr, options.task_addr
         )));
     }
     let bindable = |flag: &str, address: SocketAddr| {
@@ -254,6 +259,14 @@ fn addresses(options: &UpOptions) -> Result<(SocketAddr, SocketAddr), UpError> {
         })
     };
     Ok((bindable("--auth-addr", options.auth_addr)?, bindable("--task-addr", options.task_addr)?))
+}
+
+/// Whether only one of two programs can listen: the same port on the same address, or on one that includes the other.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    // `::` takes the port for IPv4 as well on most systems.
+    let includes = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (a == b || includes(a, b) || includes(b, a))
 }
 
 async fn build(options: &UpOptions, progress: &Progress) -> Result<BTreeMap<String, PathBuf>, UpError> {
@@ -327,8 +340,12 @@ fn plans<'a>(
 
 /// The guard that ends everything if we are killed.
 fn guard() -> Result<Guard, UpError> {
-    let program = std::env::current_exe()
-        .map_err(|error| UpError::failed(format!("our own program cannot be found: {error}")))?;
+    // On Linux this name holds also after another build has replaced the file, which happens while ours waits for cargo.
+    let program = match cfg!(target_os = "linux") {
+        true => PathBuf::from("/proc/self/exe"),
+        false => std::env::current_exe()
+            .map_err(|error| UpError::failed(format!("our own program cannot be found: {error}")))?,
+    };
     Guard::spawn(&program).map_err(|error| UpError::file("run", &program, &error))
 }
 
@@ -342,5 +359,37 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => Ok(outcome?),
         Err(error) => Err(UpError::failed(format!("a worker thread ended: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_takes_the_port_of_every_address() {
+        let overlaps = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(overlap(one, other), overlap(other, one));
+            overlap(one, other)
+        };
+        for (one, other) in [
+            ("127.0.0.1:7000", "127.0.0.1:7000"),
+            ("0.0.0.0:7000", "127.0.0.1:7000"),
+            ("[::]:7000", "127.0.0.1:7000"),
+            ("[::]:7000", "0.0.0.0:7000"),
+            ("[::]:7000", "[::1]:7000"),
+            ("[::ffff:127.0.0.1]:7000", "127.0.0.1:7000"),
+        ] {
+            assert!(overlaps(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("0.0.0.0:7000", "127.0.0.1:7001"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("127.0.0.1:7000", "127.0.0.2:7000"),
+            ("0.0.0.0:7000", "[::1]:7000"),
+        ] {
+            assert!(!overlaps(one, other), "{one} {other}");
+        }
     }
 }

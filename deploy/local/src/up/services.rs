@@ -7,9 +7,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::UpError;
+use super::child::service_command;
 use super::directory::Directory;
 use crate::files;
 use crate::guard::{EndBy, Guard};
@@ -48,7 +49,7 @@ impl Service {
         let log = directory.log(plan.name);
         let output = File::create(&log).map_err(|error| UpError::file("write", &log, &error))?;
         let errors = output.try_clone().map_err(|error| UpError::file("write", &log, &error))?;
-        let mut command = Command::new(plan.program);
+        let mut command = service_command(plan.program);
         command
             .arg("serve")
             .envs(plan.environment)
@@ -61,12 +62,7 @@ impl Service {
             .stdout(output)
             .stderr(errors)
             // The terminal's Ctrl-C reaches us alone, and we stop the services in order.
-            .process_group(0)
-            .kill_on_drop(true);
-        // The local pair speaks plain text on loopback, whatever the shell has set for others.
-        for name in ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"] {
-            command.env_remove(name);
-        }
+            .process_group(0);
         let child = command.spawn().map_err(|error| UpError::file("run", plan.program, &error))?;
         let pid = child.id().unwrap_or_default();
         guard.watch(pid, EndBy::Terminate);
@@ -86,12 +82,7 @@ impl Service {
                 return Err(self.ended(status));
             }
             if Instant::now() > until {
-                return Err(UpError::failed(format!(
-                    "{} did not become healthy within 60 s; its log: {}\n{}",
-                    self.name,
-                    self.log.display(),
-                    self.last_lines()
-                )));
+                return Err(self.failed("did not become healthy within 60 s"));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -119,16 +110,13 @@ impl Service {
     }
 
     fn ended(&self, status: ExitStatus) -> UpError {
-        UpError::failed(format!(
-            "{} ended by itself ({status}); its log: {}\n{}",
-            self.name,
-            self.log.display(),
-            self.last_lines()
-        ))
+        self.failed(&format!("ended by itself ({status})"))
     }
 
-    fn last_lines(&self) -> String {
-        files::tail(&self.log, 15).iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    /// One line, with the end of the log to be shown before it.
+    fn failed(&self, reason: &str) -> UpError {
+        let context = files::tail(&self.log, 15);
+        UpError { context, ..UpError::failed(format!("{} {reason}; its log: {}", self.name, self.log.display())) }
     }
 }
 
@@ -138,5 +126,30 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
         given => given,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_start_is_one_line_with_the_log_apart() {
+        let base = tempfile::tempdir().unwrap();
+        let program = base.path().join("broken service");
+        fs::write(&program, "#!/bin/sh\necho one; echo two; exit 3\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let directory = Directory::open(&base.path().join("dir")).unwrap();
+        directory.prepare().unwrap();
+        // Stands in for our own program, which a unit test cannot run; it ends at once, and nothing is left to guard.
+        let guard = Guard::spawn(Path::new("/bin/true")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], files::free_port().unwrap()));
+        let plan = ServicePlan { name: "auth-service", program: &program, address, environment: Vec::new() };
+        let error = Service::start(plan, &directory, &guard).unwrap().healthy().await.unwrap_err();
+        assert!(!error.message.contains('\n') && error.message.contains("exit status: 3"), "{}", error.message);
+        assert_eq!(error.context, ["one", "two"]);
     }
 }

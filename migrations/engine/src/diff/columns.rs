@@ -9,7 +9,15 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut
     for (column, wanted) in &expected.columns {
         match actual.columns.get(column) {
             None => found.push(missing(table, column, wanted)),
-            Some(there) => existing(table, column, wanted, there, actual, found),
+            Some(there) => {
+                let mut of_key = expected.constraints.values().filter(|key| {
+                    matches!(key.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique)
+                        && key.columns.contains(column)
+                });
+                // Keys are made before the migrations where that is possible, and a primary key takes no NULL.
+                let phase = if of_key.next().is_some() { Phase::PrepareIfPossible } else { Phase::Converge };
+                existing((table, column), (wanted, there), phase, actual, found);
+            }
         }
     }
     for (column, there) in &actual.columns {
@@ -37,10 +45,9 @@ fn missing(table: &str, column: &str, wanted: &Column) -> Difference {
 }
 
 fn existing(
-    table: &str,
-    column: &str,
-    wanted: &Column,
-    there: &Column,
+    (table, column): (&str, &str),
+    (wanted, there): (&Column, &Column),
+    not_null: Phase,
     actual: &Table,
     found: &mut Vec<Difference>,
 ) {
@@ -73,7 +80,7 @@ fn existing(
         }
         (false, true) => {
             let steps = repair::set_not_null(table, column);
-            found.push(different().fix(Phase::Converge, 10, steps).guard(Guard::NoNulls(column.to_owned())));
+            found.push(different().fix(not_null, 10, steps).guard(Guard::NoNulls(column.to_owned())));
         }
         _ => {}
     }
