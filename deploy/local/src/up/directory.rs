@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_somebody_else_is_refused_untouched() {
-        for name in ["log/a", "mail/a", "run/a", "postgres/data/a", "env.json", "state.json", "lock", "notes"] {
+        for name in ["log/a", "mail/a", "run/a", "postgres/data/a", "env.json", "state.json", "secrets.json", "lock"] {
             let base = tempfile::tempdir().unwrap();
             write(base.path().join(name));
             let before = files_in(base.path());
@@ -333,6 +333,17 @@ mod tests {
             );
             assert_eq!(files_in(base.path()), before, "{name}");
         }
+    }
+
+    /// As when the output of `cargo up` itself goes to a file in its directory.
+    #[test]
+    fn files_of_other_names_may_lie_beside_ours() {
+        let base = tempfile::tempdir().unwrap();
+        write(base.path().join("output.txt"));
+        let directory = Directory::open(base.path()).unwrap();
+        directory.prepare().unwrap();
+        directory.clear().unwrap();
+        assert!(base.path().join("output.txt").is_file());
     }
 
     #[test]
