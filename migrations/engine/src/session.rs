@@ -17,6 +17,8 @@ const OLDEST: u32 = 140_000;
 const LOCK_TIMEOUT: &str = "2s";
 /// How long a look at rows waits for somebody who has locked the whole table; `verify` must not hang.
 const READ_LOCK_TIMEOUT: &str = "30s";
+/// How long one attempt to connect may take at least, however short the wait.
+const ONE_ATTEMPT: Duration = Duration::from_secs(2);
 /// How often a statement is tried again when the lock did not come.
 const ATTEMPTS: u32 = 15;
 
@@ -31,7 +33,10 @@ pub(crate) async fn connect(connector: &dyn Connect, wait: Duration) -> Result<C
     let deadline = Instant::now() + wait;
     let mut pause = Duration::from_millis(100);
     let client = loop {
-        match connector.connect().await {
+        // A host that swallows packets would hold one attempt for minutes.
+        let answer =
+            tokio::time::timeout_at(deadline.max(Instant::now() + ONE_ATTEMPT).into(), connector.connect()).await;
+        match answer.unwrap_or_else(|_| Err(ConnectError::Unreachable("no answer".to_owned()))) {
             Ok(client) => break client,
             Err(ConnectError::Refused(reason)) => return Err(EngineError::Refused(reason)),
             Err(ConnectError::Unreachable(reason)) => {
@@ -57,18 +62,20 @@ async fn settle(client: &Client) -> Result<(), EngineError> {
     if u32::try_from(number).unwrap_or_default() < OLDEST {
         return Err(EngineError::TooOld(row.try_get(1)?));
     }
-    // Defaults of a role or database must not reach into a run, nor into the text forms that are compared. The check
-    // interval frees the lock of a killed runner.
+    // Defaults of a role or database must not reach into a run, nor into the text forms that are compared.
     client
         .batch_execute(&format!(
             "SET search_path = public; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
              SET idle_session_timeout = 0; SET lock_timeout = '{READ_LOCK_TIMEOUT}'; SET client_min_messages = warning; \
-             SET client_connection_check_interval = '1s'; SET default_transaction_isolation = 'read committed'; \
+             SET default_transaction_isolation = 'read committed'; \
              SET default_transaction_deferrable = off; SET quote_all_identifiers = off; \
              SET standard_conforming_strings = on; SET transform_null_equals = off; SET array_nulls = on; SET DateStyle = ISO; \
              SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
         ))
         .await?;
+    // Frees the lock of a killed runner within a second. A server on a system that cannot watch sockets refuses it; there the
+    // lock goes when the statement ends.
+    let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
     Ok(())
 }
 
