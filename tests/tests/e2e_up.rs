@@ -39,7 +39,7 @@ const SHELL: [(&str, &str); 10] = [
     ("AUTH_SERVICE_CA_FILE", "/missing/ca.pem"),
 ];
 
-/// A place for one test below a directory that is closed to other users, with spaces in its path, as `/root/x y/.local`.
+/// A place for one test below a directory that is closed to other users, with spaces in its path, as a home directory often is.
 struct Place {
     base: TempDir,
 }
