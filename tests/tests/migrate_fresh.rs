@@ -223,16 +223,12 @@ async fn diesels_own_runner_makes_the_same_schema_and_history() {
         let client = database.client().await;
         assert_eq!(owned(whole_schema(&client).await, service), expected(service).tables, "{}", service.name());
         // What Diesel recorded is what `migrate status` calls applied, and the other way round.
-        let verify = run_migrate(service, &url_of(&database), &["verify", "--output", "json"]).await;
+        let verify = run_migrate(service, &database.migrator_url(), &["verify", "--output", "json"]).await;
         assert_eq!(verify.code, 0, "{verify:#?}");
         let rows = client.query("SELECT version FROM __diesel_schema_migrations ORDER BY 1", &[]).await.unwrap();
         let recorded: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         assert_eq!(verify.json()["applied"], serde_json::json!(recorded));
     }
-}
-
-fn url_of(database: &TestDatabase) -> String {
-    database.migrator_url()
 }
 
 #[tokio::test]

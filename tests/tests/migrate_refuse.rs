@@ -123,7 +123,7 @@ async fn a_wrong_password_is_configuration_and_is_not_waited_for() {
 async fn a_second_run_waits_for_the_lock_and_gives_up_with_5() {
     let database = TestDatabase::empty().await;
     let client = database.client().await;
-    let key = lock_key("auth-service");
+    let key = migration_engine::lock_key("auth-service");
     client.execute("SELECT pg_advisory_lock($1)", &[&key]).await.unwrap();
     let run = up(Service::Auth, &database.migrator_url(), &["--lock-wait", "500ms"]).await;
     assert_eq!(run.code, 5, "{run:#?}");
@@ -132,9 +132,4 @@ async fn a_second_run_waits_for_the_lock_and_gives_up_with_5() {
     assert_eq!(up(Service::Task, &database.migrator_url(), &[]).await.code, 0);
     client.execute("SELECT pg_advisory_unlock($1)", &[&key]).await.unwrap();
     assert_eq!(up(Service::Auth, &database.migrator_url(), &[]).await.code, 0);
-}
-
-/// The documented form of the lock's key, so that people can find it in pg_locks.
-fn lock_key(service: &str) -> i64 {
-    migration_engine::lock_key(service)
 }
