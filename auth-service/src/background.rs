@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use auth_client::Verifier;
 use chrono::Utc;
-use migration_engine::{Connect as _, MigrationSet, Severity, State};
+use migration_engine::{MigrationSet, Severity, State};
 use service_kit::database::Database;
 use service_kit::readiness::Readiness;
 use service_kit::tasks::{Supervisor, TaskError};
@@ -103,8 +103,7 @@ async fn schema_watch(
 
 /// Compares history and catalog with what this binary expects; also sets the gauges that alerts look at.
 async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) -> Result<(), String> {
-    let client = connector.connect().await.map_err(|error| error.to_string())?;
-    let report = migration_engine::verify(&client, migrations).await.map_err(|error| error.to_string())?;
+    let report = migration_engine::verify(connector, migrations).await.map_err(|error| error.to_string())?;
     let errors = report.drift.iter().filter(|drift| drift.severity == Severity::Error).count();
     metrics::gauge!("migration_pending").set(gauge_of(report.pending.len()));
     metrics::gauge!("schema_drift_objects").set(gauge_of(errors));

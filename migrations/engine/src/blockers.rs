@@ -2,13 +2,13 @@
 //! Asked before anything is changed, so that a run converges or changes nothing.
 
 use serde::Serialize;
-use tokio_postgres::Client;
 
-use crate::diff::{Difference, Guard};
+use crate::diff::{Difference, Guard, Leave};
 use crate::error::EngineError;
 use crate::obstacles;
 use crate::repair::{name, table as qualified};
 use crate::schema::{Schema, Table};
+use crate::scope::Scope;
 use crate::set::MigrationSet;
 use crate::split::Resolves;
 
@@ -36,21 +36,49 @@ pub struct Blocker {
     pub resolve: String,
 }
 
-/// Asks every guard of `differences`.
+/// Asks every guard of `differences`, and counts on what the migrations promise to do to the rows.
 ///
 /// # Errors
 /// Any database error.
 pub(crate) async fn find(
-    client: &Client,
+    scope: Scope<'_>,
     set: &MigrationSet,
     live: &Schema,
     differences: &[Difference],
+    leave: &Leave,
+) -> Result<Vec<Blocker>, EngineError> {
+    find_with(scope, set, live, differences, leave, true).await
+}
+
+/// Asks every guard of `differences` as the rows are, without what the migrations would still do.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn find_now(
+    scope: Scope<'_>,
+    set: &MigrationSet,
+    live: &Schema,
+    differences: &[Difference],
+    leave: &Leave,
+) -> Result<Vec<Blocker>, EngineError> {
+    find_with(scope, set, live, differences, leave, false).await
+}
+
+async fn find_with(
+    scope: Scope<'_>,
+    set: &MigrationSet,
+    live: &Schema,
+    differences: &[Difference],
+    leave: &Leave,
+    promises: bool,
 ) -> Result<Vec<Blocker>, EngineError> {
     let mut found = Vec::new();
     for difference in differences {
-        found.extend(obstacles::of_fix(client, difference).await?);
+        if !scope.is_shadow() {
+            found.extend(obstacles::of_fix(scope, difference, live, leave).await?);
+        }
         let Some(guard) = &difference.guard else { continue };
-        if let Some(blocker) = ask(client, set, live, difference, guard, true).await? {
+        if let Some(blocker) = ask(scope, set, live, difference, guard, promises).await? {
             found.push(blocker);
         }
     }
@@ -59,7 +87,7 @@ pub(crate) async fn find(
 
 /// Whether the guard holds at this moment, without what the migrations will still do.
 pub(crate) async fn holds_now(
-    client: &Client,
+    scope: Scope<'_>,
     set: &MigrationSet,
     live: &Schema,
     difference: &Difference,
@@ -71,7 +99,7 @@ pub(crate) async fn holds_now(
     {
         return Ok(false);
     }
-    Ok(ask(client, set, live, difference, guard, false).await?.is_none())
+    Ok(ask(scope, set, live, difference, guard, false).await?.is_none())
 }
 
 /// A question about rows: those matching `condition` are in the way.
@@ -82,7 +110,7 @@ struct Rows {
 }
 
 async fn ask(
-    client: &Client,
+    scope: Scope<'_>,
     set: &MigrationSet,
     live: &Schema,
     difference: &Difference,
@@ -153,11 +181,11 @@ async fn ask(
     };
     let key = key_expression(there);
     let count: i64 =
-        client.query_one(&format!("SELECT count(*) FROM {target} WHERE {}", rows.condition), &[]).await?.try_get(0)?;
+        scope.query_one(&format!("SELECT count(*) FROM {target} WHERE {}", rows.condition), &[]).await?.try_get(0)?;
     if count == 0 {
         return Ok(None);
     }
-    let sample = client
+    let sample = scope
         .query(&format!("SELECT {key} FROM {target} WHERE {} LIMIT {SAMPLE}", rows.condition), &[])
         .await?
         .iter()

@@ -2,9 +2,11 @@
 //!
 //! The search path is empty while it reads, so that every text form is qualified and comparable.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::schema::{Column, Constraint, ConstraintKind, Index, Schema, Table};
+use crate::scope::Scope;
 
 const TABLES: &str = "
 SELECT c.relname::text, c.relkind::text, c.relpersistence::text, c.relrowsecurity
@@ -61,7 +63,8 @@ WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY 
                     WHERE k.conindid = i.indexrelid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))";
 
 const TRIGGERS: &str = "
-SELECT c.relname::text, g.tgname::text, pg_catalog.pg_get_triggerdef(g.oid)
+SELECT c.relname::text, g.tgname::text,
+    pg_catalog.pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' -- disabled' ELSE ' -- enabled otherwise' END
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal
 WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
@@ -87,53 +90,72 @@ FROM (SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') AS oids FROM pg_catalog
 /// # Errors
 /// Any database error.
 pub async fn read_schema(client: &Client, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''").await?;
-    let read = read_in_snapshot(client, tables).await;
-    // Ends the snapshot also after an error; the error itself is what matters then.
-    let ended = client.batch_execute("ROLLBACK").await;
-    let schema = read?;
-    ended?;
-    Ok(schema)
+    let scope = Scope::public(client);
+    begin_reading(scope).await?;
+    let read = read_in_snapshot(scope, tables).await;
+    end_reading(scope).await;
+    read
 }
 
-async fn read_in_snapshot(client: &Client, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
-    let names: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&tables];
-    // One after the other: in a failed transaction only the first error says why.
-    let found = client.query(TABLES, names).await?;
-    let columns = client.query(COLUMNS, names).await?;
-    let constraints = client.query(CONSTRAINTS, names).await?;
-    let indexes = client.query(INDEXES, names).await?;
-    let triggers = client.query(TRIGGERS, names).await?;
+/// Begins a transaction that only reads, with an empty search path.
+pub(crate) async fn begin_reading(scope: Scope<'_>) -> Result<(), tokio_postgres::Error> {
+    let begin = match scope.is_shadow() {
+        true => "SAVEPOINT reading; SET LOCAL search_path = ''",
+        false => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''",
+    };
+    scope.batch(begin).await
+}
+
+/// Ends it. What it has read is there already, so an error here says nothing new.
+pub(crate) async fn end_reading(scope: Scope<'_>) {
+    let end = if scope.is_shadow() { "ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading" } else { "ROLLBACK" };
+    if let Err(error) = scope.batch(end).await {
+        tracing::debug!(%error, "the end of a reading transaction");
+    }
+}
+
+/// Reads within a transaction that [`begin_reading`] has begun. One round trip: all is asked before the first answer.
+pub(crate) async fn read_in_snapshot(scope: Scope<'_>, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
+    let names: &[crate::scope::Typed<'_>] = &[(&tables, Type::TEXT_ARRAY)];
+    let (found, columns, constraints, indexes, triggers) = tokio::join!(
+        scope.query(TABLES, names),
+        scope.query(COLUMNS, names),
+        scope.query(CONSTRAINTS, names),
+        scope.query(INDEXES, names),
+        scope.query(TRIGGERS, names)
+    );
+    // In the order of the questions: the first error is the cause of the others.
+    let (found, columns, constraints, indexes, triggers) = (found?, columns?, constraints?, indexes?, triggers?);
     let mut schema = Schema::new();
     for row in &found {
         schema.insert(row.try_get(0)?, table(row)?);
     }
     for row in &columns {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
-            table.columns.insert(row.try_get(1)?, column(row)?);
+            table.columns.insert(row.try_get(1)?, column(row, scope)?);
         }
     }
     for row in &constraints {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
-            table.constraints.insert(row.try_get(1)?, constraint(row)?);
+            table.constraints.insert(row.try_get(1)?, constraint(row, scope)?);
         }
     }
     for row in &indexes {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
-            table.indexes.insert(row.try_get(1)?, index(row)?);
+            table.indexes.insert(row.try_get(1)?, index(row, scope)?);
         }
     }
     for row in &triggers {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
-            table.triggers.insert(row.try_get(1)?, row.try_get(2)?);
+            table.triggers.insert(row.try_get(1)?, scope.as_public(row.try_get(2)?));
         }
     }
     Ok(schema)
 }
 
 /// A value that changes whenever the definition of one of `tables` does: cheap enough to ask after each statement.
-pub(crate) async fn fingerprint(client: &Client, tables: &[String]) -> Result<String, tokio_postgres::Error> {
-    client.query_one(FINGERPRINT, &[&tables]).await?.try_get(0)
+pub(crate) async fn fingerprint(scope: Scope<'_>, tables: &[String]) -> Result<String, tokio_postgres::Error> {
+    scope.query_one(FINGERPRINT, &[(&tables, Type::TEXT_ARRAY)]).await?.try_get(0)
 }
 
 fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
@@ -157,7 +179,7 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
     })
 }
 
-fn column(row: &Row) -> Result<Column, tokio_postgres::Error> {
+fn column(row: &Row, scope: Scope<'_>) -> Result<Column, tokio_postgres::Error> {
     let generated = match (row.try_get(5)?, row.try_get(6)?) {
         ("a", _) => Some("identity always"),
         ("d", _) => Some("identity by default"),
@@ -168,14 +190,14 @@ fn column(row: &Row) -> Result<Column, tokio_postgres::Error> {
     Ok(Column {
         type_name: row.try_get(2)?,
         nullable: row.try_get(3)?,
-        default: row.try_get(4)?,
+        default: row.try_get::<_, Option<String>>(4)?.map(|text| scope.as_public(text)),
         generated: generated.map(str::to_owned),
         collation: row.try_get(7)?,
         is_enum: row.try_get::<_, &str>(8)? == "e",
     })
 }
 
-fn constraint(row: &Row) -> Result<Constraint, tokio_postgres::Error> {
+fn constraint(row: &Row, scope: Scope<'_>) -> Result<Constraint, tokio_postgres::Error> {
     let kind = match row.try_get(2)? {
         "p" => ConstraintKind::PrimaryKey,
         "u" => ConstraintKind::Unique,
@@ -183,8 +205,8 @@ fn constraint(row: &Row) -> Result<Constraint, tokio_postgres::Error> {
         "x" => ConstraintKind::Exclusion,
         _ => ConstraintKind::ForeignKey,
     };
-    let definition: String = row.try_get(3)?;
-    let references: Option<String> = row.try_get(6)?;
+    let definition = scope.as_public(row.try_get(3)?);
+    let references = row.try_get::<_, Option<String>>(6)?.map(|text| scope.as_public(text));
     Ok(Constraint {
         kind,
         definition: definition.trim_end_matches(" NOT VALID").to_owned(),
@@ -195,9 +217,9 @@ fn constraint(row: &Row) -> Result<Constraint, tokio_postgres::Error> {
     })
 }
 
-fn index(row: &Row) -> Result<Index, tokio_postgres::Error> {
+fn index(row: &Row, scope: Scope<'_>) -> Result<Index, tokio_postgres::Error> {
     Ok(Index {
-        definition: row.try_get(2)?,
+        definition: scope.as_public(row.try_get(2)?),
         unique: row.try_get(3)?,
         valid: row.try_get(4)?,
         columns: row.try_get(5)?,

@@ -76,6 +76,11 @@ pub enum EngineError {
     /// The session that holds the lock is gone or is another one now.
     #[error("the migration lock was lost: {0}; run the command again, directly or through a pooler in session mode")]
     LockLost(String),
+    /// The connection goes through a pooler that lends one server session to many clients.
+    #[error(
+        "DATABASE_URL leads through a pooler in transaction mode, behind which a lock of a session holds nobody back; give the direct address of the server, or a pool in session mode"
+    )]
+    Pooler,
     /// The history has versions that nobody here knows.
     #[error("the database is newer than this binary: unknown versions {}; deploy the binary that knows them", .0.join(", "))]
     Ahead(Vec<String>),
@@ -104,6 +109,12 @@ pub enum EngineError {
         /// Whether the connection is gone.
         lost: bool,
     },
+    /// An argument that does not fit the database or the set.
+    #[error("{0}")]
+    Usage(String),
+    /// `down` would lose rows.
+    #[error("{0}")]
+    WouldLose(String),
     /// SIGTERM or Ctrl-C.
     #[error("interrupted; run the command again, it goes on where this run stopped")]
     Interrupted,
@@ -118,13 +129,20 @@ impl EngineError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Unreachable { .. } => ExitCode::Unreachable,
-            Self::Refused(_) | Self::TooOld(_) => ExitCode::Usage,
+            Self::Refused(_) | Self::TooOld(_) | Self::Pooler | Self::Usage(_) => ExitCode::Usage,
             Self::Locked { .. } => ExitCode::Locked,
             Self::Ahead(_) => ExitCode::Ahead,
             Self::Blocked(_) | Self::Stopped(_) | Self::NotConverged(_) => ExitCode::Drift,
             _ if self.is_connection_loss() => ExitCode::Unreachable,
-            Self::LockLost(_) | Self::Statement { .. } | Self::Postgres(_) | Self::Interrupted => ExitCode::Failed,
+            Self::LockLost(_) | Self::Statement { .. } | Self::Postgres(_) | Self::Interrupted | Self::WouldLose(_) => {
+                ExitCode::Failed
+            }
         }
+    }
+
+    /// Whether nobody answered at all.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// Whether the server went away in the middle: the whole run may be tried again.
@@ -135,6 +153,16 @@ impl EngineError {
             Self::Postgres(error) => error.is_closed() || error.code().is_some_and(crate::session::is_loss),
             _ => false,
         }
+    }
+
+    /// The same error with the sessions that hold the locks.
+    pub(crate) fn with_holders(mut self, holders: &[String]) -> Self {
+        if let Self::Statement { message, .. } = &mut self
+            && !holders.is_empty()
+        {
+            message.push_str(&format!("; locks are held by {}", holders.join(" and by ")));
+        }
+        self
     }
 
     /// Whether a lock timeout, a deadlock or a serialization failure ended a transaction.

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
-use crate::catalog::read_schema;
 use crate::diff::{self, Difference};
 use crate::error::EngineError;
 use crate::report::Kind;
 use crate::schema::{Column, Constraint, ConstraintKind, Expected, Schema, Table};
+use crate::scope::Scope;
+use crate::session::Session;
 
 /// The name that Diesel fixes.
 pub(crate) const TABLE: &str = "__diesel_schema_migrations";
@@ -22,29 +23,30 @@ pub(crate) struct History {
     pub(crate) differences: Vec<Difference>,
 }
 
-/// Reads the history.
+/// Reads the history within a reading transaction; `live` holds its table's shape.
 ///
 /// # Errors
 /// Any database error.
-pub(crate) async fn read(client: &Client) -> Result<History, EngineError> {
-    let live = read_schema(client, &[TABLE.to_owned()]).await?;
+pub(crate) async fn read(scope: Scope<'_>, live: &Schema) -> Result<History, EngineError> {
     let Some(table) = live.get(TABLE) else {
         return Ok(History { versions: BTreeSet::new(), differences: Vec::new() });
     };
     let mut versions = BTreeSet::new();
     if table.columns.contains_key("version") {
-        let rows =
-            client.query(&format!("SELECT version::text FROM public.{TABLE} WHERE version IS NOT NULL"), &[]).await?;
-        for row in &rows {
+        let sql = format!("SELECT version::text FROM public.{TABLE} WHERE version IS NOT NULL");
+        for row in &scope.query(&sql, &[]).await? {
             versions.insert(row.try_get::<_, String>(0)?);
         }
     }
-    Ok(History { versions, differences: differences(&live) })
+    Ok(History { versions, differences: differences(live) })
 }
 
 fn differences(live: &Schema) -> Vec<Difference> {
     let expected = Expected { tables: BTreeMap::from([(TABLE.to_owned(), expected_table())]), seeds: BTreeMap::new() };
-    let mut found = diff::compare(&expected, live);
+    let mut found = diff::compare(
+        &expected,
+        &live.iter().filter(|(name, _)| *name == TABLE).map(|(name, table)| (name.clone(), table.clone())).collect(),
+    );
     // What somebody added, and the type of the time, disturb neither Diesel nor us.
     found.retain(|difference| {
         // But a column that demands a value would refuse the next version.
@@ -100,15 +102,22 @@ pub(crate) const REMOVE_REPEATED: &str = "DELETE FROM public.__diesel_schema_mig
     WHERE later.version = earlier.version AND later.ctid > earlier.ctid";
 
 /// Records versions as applied.
-pub(crate) async fn record(client: &Client, versions: &[String]) -> Result<(), EngineError> {
-    client
-        .execute(
+pub(crate) async fn record(scope: Scope<'_>, versions: &[String]) -> Result<(), EngineError> {
+    scope
+        .query(
             &format!(
-                "INSERT INTO public.{TABLE} (version) SELECT v FROM pg_catalog.unnest($1::text[]) AS v \
+                "INSERT INTO public.{TABLE} (version) SELECT v FROM pg_catalog.unnest($1) AS v \
                  WHERE NOT EXISTS (SELECT FROM public.{TABLE} WHERE version = v)"
             ),
-            &[&versions],
+            &[(&versions, Type::TEXT_ARRAY)],
         )
         .await?;
+    Ok(())
+}
+
+/// Takes a version out of the history, however often it is in it.
+pub(crate) async fn forget(session: &Session<'_>, version: &str) -> Result<(), EngineError> {
+    let sql = format!("DELETE FROM public.{TABLE} WHERE version = '{}'", version.replace('\'', "''"));
+    session.execute(&sql, "history").await?;
     Ok(())
 }

@@ -8,37 +8,60 @@
 //! - [`diff`] compares two schemas; [`repair`] says what mends a difference, and what must be true of the rows.
 //! - [`cli`] is the `migrate` subcommand with its exit codes and JSON.
 
+mod activity;
+mod batch;
 mod blockers;
 mod catalog;
 pub mod cli;
 pub mod diff;
+mod down;
 mod error;
+mod findings;
 mod history;
+mod interrupt;
 mod ledger;
 mod lock;
+mod locks;
 mod obstacles;
+mod patience;
+mod plan;
+mod progress;
+mod rehearse;
 mod render;
 pub mod repair;
+mod repair_plan;
 mod report;
+mod runner;
 mod schema;
+mod scope;
 mod seeds;
 mod session;
 mod set;
+mod shadow;
+mod simulate;
+mod skip;
 mod split;
 mod up;
 mod verify;
+mod words;
 
 pub use blockers::Blocker;
 pub use catalog::read_schema;
+pub use down::{DownReport, Loss, Target, down};
 pub use error::{ConnectError, EngineError, ExitCode};
-pub use ledger::LastRun;
+pub use interrupt::{Interrupt, InterruptHandle};
+pub use ledger::{Interrupted, LastRun};
 pub use lock::key as lock_key;
+pub use locks::{Effect, LockMode, TableLock, effect};
+pub use plan::{Foreseen, Origin, PlanReport, PlannedStatement};
+pub use rehearse::rehearse;
+pub use repair_plan::{Planned, Repair, RepairReport};
 pub use report::{
     Action, DataChange, Drift, FindingReport, Kind, Outcome, Problem, Severity, State, UpReport, VerifyReport,
 };
 pub use schema::{Column, Constraint, ConstraintKind, Expected, Index, Schema, Seed, Table};
 pub use session::Connect;
 pub use set::{DataStep, EmbeddedMigration, Finding, Migration, MigrationSet, SetError};
-pub use split::{Statement, split};
-pub use up::{UpOptions, up};
-pub use verify::{StatusReport, status, verify};
+pub use split::{Batch, Statement, split};
+pub use up::{RunOptions, repair as mend, up};
+pub use verify::{StatusReport, verify};

@@ -2,15 +2,17 @@
 //! missing ownership. The catalog tells all of it before anything is changed.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::blockers::{Blocker, blocker};
-use crate::diff::{Difference, Guard};
+use crate::diff::{Difference, Guard, Leave};
 use crate::error::EngineError;
-use crate::repair::{beside, name, table as qualified};
+use crate::repair::{Step, beside, name, table as qualified};
 use crate::report::{Kind, Problem};
 use crate::schema::{ConstraintKind, Schema};
+use crate::scope::Scope;
 use crate::set::MigrationSet;
-use crate::{history, ledger};
+use crate::{history, ledger, locks};
 
 /// A dependent object of `pg_depend d` in words, and the statement that drops it; a view is known by its rule.
 const DEPENDENT: &str = "
@@ -57,14 +59,15 @@ pub(crate) async fn rights(client: &Client, live: &Schema) -> Result<Vec<Blocker
 ///
 /// # Errors
 /// Any database error.
-pub(crate) async fn standing(client: &Client, set: &MigrationSet, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
+pub(crate) async fn standing(scope: Scope<'_>, set: &MigrationSet, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
+    let client = scope.client;
     let mut found = Vec::new();
     for table in live.keys() {
         found.extend(inheritance(client, table).await?);
         found.extend(rules(client, table).await?);
     }
     for (table, columns) in ledger::SHAPES {
-        if ledger::there(client, table).await? && !ledger::writable(client, table, columns).await? {
+        if ledger::there(scope, table).await? && !ledger::writable(scope, table, columns).await? {
             found.push(plain(
                 table,
                 format!("public.{table} is not the table that the engine keeps its ledger in"),
@@ -89,15 +92,49 @@ pub(crate) async fn standing(client: &Client, set: &MigrationSet, live: &Schema)
 ///
 /// # Errors
 /// Any database error.
-pub(crate) async fn of_fix(client: &Client, difference: &Difference) -> Result<Vec<Blocker>, EngineError> {
+pub(crate) async fn of_fix(
+    scope: Scope<'_>,
+    difference: &Difference,
+    live: &Schema,
+    leave: &Leave,
+) -> Result<Vec<Blocker>, EngineError> {
+    let client = scope.client;
     let mut found = Vec::new();
     if difference.fix.is_some() && !matches!(difference.guard, Some(Guard::Never { .. })) {
         found.extend(name_taken(client, difference).await?);
         found.extend(dependent_keys(client, difference).await?);
         found.extend(dependents_of_constraint(client, difference).await?);
         found.extend(dependents_of_column(client, difference).await?);
+        if !leave.may_block {
+            found.extend(rewrite(scope, difference, live).await?);
+        }
     }
     Ok(found)
+}
+
+/// A table up to this size is written anew within about a second.
+const REWRITTEN_AT_ONCE: i64 = 64 * 1024 * 1024;
+
+/// A fix that writes a large table anew makes everybody wait for minutes: not while others work.
+async fn rewrite(scope: Scope<'_>, difference: &Difference, live: &Schema) -> Result<Option<Blocker>, EngineError> {
+    let Some(fix) = &difference.fix else { return Ok(None) };
+    let statements = fix.steps.iter().flat_map(Step::statements);
+    if !statements.into_iter().any(|sql| locks::effect(sql, live).rewrites) {
+        return Ok(None);
+    }
+    let sql = "SELECT coalesce(pg_catalog.pg_table_size(pg_catalog.to_regclass($1)), 0), \
+        pg_catalog.pg_size_pretty(pg_catalog.pg_table_size(pg_catalog.to_regclass($1)))";
+    let row = scope.query_one(sql, &[(&qualified(&difference.drift.table), Type::TEXT)]).await?;
+    if row.try_get::<_, i64>(0)? <= REWRITTEN_AT_ONCE {
+        return Ok(None);
+    }
+    let size: String = row.try_get(1)?;
+    let reason = format!(
+        "the repair writes {} anew ({size}), and nobody can read or write it meanwhile",
+        difference.drift.table
+    );
+    let resolve = "run `migrate repair --apply` at a time when the service may stand still, then this command again";
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve.to_owned())))
 }
 
 fn plain(table: &str, reason: String, resolve: String) -> Blocker {

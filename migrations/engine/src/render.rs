@@ -8,7 +8,10 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::blockers::Blocker;
+use crate::down::DownReport;
 use crate::error::EngineError;
+use crate::plan::{Foreseen, PlanReport};
+use crate::repair_plan::{Planned, RepairReport};
 use crate::report::{Drift, Outcome, Severity, State, UpReport, VerifyReport};
 use crate::set::MigrationSet;
 use crate::split::summary;
@@ -95,6 +98,108 @@ fn drift_line(drift: &Drift) {
         side("expected", &drift.expected),
         side("actual", &drift.actual)
     );
+}
+
+pub(crate) fn repair(report: &RepairReport) {
+    verify(&report.verify);
+    if !report.repairs.is_empty() {
+        anstream::println!("\n`migrate repair --apply` would run:");
+    }
+    for repair in &report.repairs {
+        let drift = &repair.drift;
+        anstream::println!("-- {} {}.{}: {}", word(&drift.kind), drift.table, drift.object, word(&drift.problem));
+        for planned in &repair.statements {
+            anstream::println!("{};{}", planned.statement, effect(planned));
+        }
+    }
+    blockers(&report.blockers);
+    if !report.verify.pending.is_empty() {
+        anstream::println!(
+            "{} migrations are pending: `migrate up` runs them, and repairs too",
+            report.verify.pending.len()
+        );
+    }
+}
+
+pub(crate) fn plan(report: &PlanReport) {
+    verify(&report.verify);
+    let already = report.statements.iter().filter(|statement| statement.outcome == Foreseen::AlreadyThere).count();
+    let mut version: Option<&str> = None;
+    for (at, statement) in report.statements.iter().enumerate() {
+        if statement.outcome == Foreseen::AlreadyThere {
+            continue;
+        }
+        if at == 0 || version != statement.version.as_deref() {
+            version = statement.version.as_deref();
+            anstream::println!(
+                "\n-- {}",
+                version.map_or_else(|| word(&statement.origin), |version| format!("migration {version}"))
+            );
+        }
+        let depends = if statement.outcome == Foreseen::Depends { ", if its rows are there" } else { "" };
+        let parts = if statement.batched { ", in parts" } else { "" };
+        anstream::println!("{};{}{depends}{parts}", statement.planned.statement, effect(&statement.planned));
+    }
+    if report.statements.is_empty() && report.verify.unknown.is_empty() {
+        anstream::println!("`migrate up` would do nothing");
+    } else if already > 0 {
+        anstream::println!("\n{already} statements have nothing to do and are not sent");
+    }
+    blockers(&report.blockers);
+}
+
+pub(crate) fn rehearse(report: &UpReport) {
+    let count = |outcome| report.actions.iter().filter(|action| action.outcome == outcome).count();
+    blockers(&report.blockers);
+    match &report.error {
+        None if report.actions.is_empty() => {
+            anstream::println!("{}: {}", report.verify.service, styled(GOOD, "`migrate up` would do nothing"))
+        }
+        None => anstream::println!(
+            "{}: {}: {} statements applied, {} already there, {} repaired on a copy of the schema; nothing is left of it",
+            report.verify.service,
+            styled(GOOD, "a run would converge"),
+            count(Outcome::Applied),
+            count(Outcome::AlreadyThere),
+            count(Outcome::Repaired)
+        ),
+        Some(error) => anstream::eprintln!(
+            "{} {}: a run would not converge: {error}",
+            styled(BAD, "error:"),
+            report.verify.service
+        ),
+    }
+}
+
+pub(crate) fn down(report: &DownReport) {
+    for action in &report.actions {
+        anstream::println!("  reverted  {} ({} ms)", action.statement, action.duration_ms);
+    }
+    for loss in &report.losses {
+        let of = loss.column.as_ref().map_or_else(|| loss.table.clone(), |column| format!("{}.{column}", loss.table));
+        let lost = if report.error.is_none() { "lost" } else { "would be lost" };
+        anstream::println!("  {} {of}: {} rows", styled(CARE, lost), loss.rows);
+    }
+    match &report.error {
+        None if report.reverted.is_empty() => anstream::println!("{}: nothing to revert", report.verify.service),
+        None => anstream::println!("{}: reverted {}", report.verify.service, report.reverted.join(", ")),
+        Some(error) => anstream::eprintln!("{} {}: {error}", styled(BAD, "error:"), report.verify.service),
+    }
+}
+
+/// What a statement does to others, as a SQL comment: the text stays runnable.
+pub(crate) fn effect(planned: &Planned) -> String {
+    let Some(lock) = planned.lock else { return String::new() };
+    let mut text = format!("  -- {lock}, blocks {}", planned.blocks);
+    if !planned.effect.certain {
+        text.push_str(" (at worst)");
+    }
+    if planned.effect.rewrites {
+        text.push_str(", rewrites the table");
+    } else if planned.effect.scans {
+        text.push_str(", scans the table");
+    }
+    text
 }
 
 pub(crate) fn status(report: &StatusReport, set: &MigrationSet) {

@@ -1,7 +1,8 @@
 //! The SQL that mends a difference: online forms, each re-runnable after a kill at any point.
 
 use crate::diff::Difference;
-use crate::schema::{Constraint, ConstraintKind, Table};
+use crate::report::{Kind, Problem};
+use crate::schema::{Constraint, ConstraintKind, Expected, Table};
 
 /// When a fix runs in an `up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,17 @@ pub enum Step {
     Transaction(Vec<String>),
     /// One statement that PostgreSQL refuses inside a transaction; waits for nobody's lock for long.
     Alone(String),
+}
+
+impl Step {
+    /// Its statements.
+    #[must_use]
+    pub fn statements(&self) -> &[String] {
+        match self {
+            Self::Transaction(statements) => statements,
+            Self::Alone(statement) => std::slice::from_ref(statement),
+        }
+    }
 }
 
 /// What mends a difference.
@@ -48,13 +60,7 @@ pub(crate) fn table(identifier: &str) -> String {
 
 /// The steps as one text for people.
 pub(crate) fn text(steps: &[Step]) -> String {
-    let statements: Vec<&str> = steps
-        .iter()
-        .flat_map(|step| match step {
-            Step::Transaction(statements) => statements.iter().map(String::as_str).collect::<Vec<_>>(),
-            Step::Alone(statement) => vec![statement.as_str()],
-        })
-        .collect();
+    let statements: Vec<&str> = steps.iter().flat_map(Step::statements).map(String::as_str).collect();
     format!("{};", statements.join(";\n"))
 }
 
@@ -127,6 +133,17 @@ pub(crate) fn set_not_null(of: &str, column: &str) -> Vec<Step> {
             format!("ALTER TABLE {of} DROP CONSTRAINT {check}"),
         ]),
     ]
+}
+
+/// The statements that make a missing table; nobody else sees it before they are committed.
+pub(crate) fn missing_table(difference: &Difference, expected: &Expected) -> Option<Vec<Step>> {
+    let drift = &difference.drift;
+    if drift.kind != Kind::Table || drift.problem != Problem::Missing {
+        return None;
+    }
+    let sql = create_table(&drift.table, expected.tables.get(&drift.table)?);
+    let statements = sql.split_terminator(";\n").map(|sql| sql.trim_end_matches(';').to_owned()).collect();
+    Some(vec![Step::Transaction(statements)])
 }
 
 /// The whole table, for people; `up` lets the migration make it.

@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use crate::blockers::Blocker;
+use crate::ledger::Interrupted;
+use crate::set::MigrationSet;
 
 /// How the database stands to the binary.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
@@ -117,6 +119,21 @@ pub enum Outcome {
     AlreadyThere,
     /// The engine mended a difference.
     Repaired,
+    /// `down` undid it.
+    Reverted,
+}
+
+impl Outcome {
+    /// The word in JSON and in the ledger.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::AlreadyThere => "already_there",
+            Self::Repaired => "repaired",
+            Self::Reverted => "reverted",
+        }
+    }
 }
 
 /// One statement that ran.
@@ -174,7 +191,32 @@ pub struct UpReport {
     pub findings: Vec<FindingReport>,
     /// What was in the way; then nothing was changed.
     pub blockers: Vec<Blocker>,
+    /// Statements during which an earlier run died.
+    pub interrupted: Vec<Interrupted>,
     /// Why the run ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl UpReport {
+    /// Of a run that has not begun.
+    pub(crate) fn new(set: &MigrationSet) -> Self {
+        Self {
+            verify: VerifyReport {
+                service: set.service.to_owned(),
+                state: State::Pending,
+                applied: Vec::new(),
+                pending: set.versions(),
+                unknown: Vec::new(),
+                drift: Vec::new(),
+            },
+            owned_tables: set.expected.table_names(),
+            actions: Vec::new(),
+            data_changes: Vec::new(),
+            findings: Vec::new(),
+            blockers: Vec::new(),
+            interrupted: Vec::new(),
+            error: None,
+        }
+    }
 }

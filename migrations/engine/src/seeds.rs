@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::Client;
-
 use crate::diff::Difference;
 use crate::error::EngineError;
 use crate::repair::{Fix, Phase, Step, name, table as qualified, text};
 use crate::report::{Drift, Kind, Problem, Severity};
 use crate::schema::{Expected, Schema, Seed};
+use crate::scope::Scope;
 
 /// Differences of seeded rows. Tables that lack a column are left out: that difference is told first.
 pub(crate) async fn compare(
-    client: &Client,
+    scope: Scope<'_>,
     expected: &Expected,
     live: &Schema,
 ) -> Result<Vec<Difference>, EngineError> {
@@ -24,7 +23,7 @@ pub(crate) async fn compare(
             continue;
         }
         for row in &seed.rows {
-            if let Some(difference) = compare_row(client, of, seed, row).await? {
+            if let Some(difference) = compare_row(scope, of, seed, row).await? {
                 found.push(difference);
             }
         }
@@ -33,7 +32,7 @@ pub(crate) async fn compare(
 }
 
 async fn compare_row(
-    client: &Client,
+    scope: Scope<'_>,
     of: &str,
     seed: &Seed,
     row: &BTreeMap<String, String>,
@@ -50,7 +49,7 @@ async fn compare_row(
         .collect::<Vec<_>>()
         .join(", ");
     let target = qualified(of);
-    let live = client.query(&format!("SELECT {list} FROM {target} WHERE {condition} LIMIT 1"), &[]).await?;
+    let live = scope.query(&format!("SELECT {list} FROM {target} WHERE {condition} LIMIT 1"), &[]).await?;
     let object = seed.key.iter().filter_map(|column| row.get(column)).cloned().collect::<Vec<_>>().join(", ");
     let drift = |problem, actual, repair: &[Step]| Drift {
         severity: Severity::Error,

@@ -45,6 +45,8 @@ pub struct Migration {
     pub name: String,
     /// The statements of `up.sql`.
     pub statements: Vec<Statement>,
+    /// The statements of `down.sql`.
+    pub down: Vec<Statement>,
     /// Whether it runs in one transaction.
     pub in_transaction: bool,
     /// SHA-256 of the LF-normalised `up.sql`, hex.
@@ -62,22 +64,24 @@ impl Migration {
         }
         let up = files.up.replace("\r\n", "\n");
         let statements = split(&up).map_err(|error| fail(error.to_string()))?;
+        let down = split(&files.down.replace("\r\n", "\n")).map_err(|error| fail(format!("down.sql: {error}")))?;
         let in_transaction = match files.metadata {
             None => true,
             Some(metadata) => run_in_transaction(metadata).ok_or_else(|| {
                 fail("metadata.toml must say `run_in_transaction = true` or `= false`: without the key Diesel turns it off".into())
             })?,
         };
-        if !in_transaction && statements.len() != 1 {
+        if !in_transaction && (statements.len() != 1 || down.len() > 1) {
             return Err(fail("a migration outside a transaction must hold exactly one statement".into()));
         }
-        if in_transaction && statements.iter().any(Statement::is_concurrent) {
+        if in_transaction && statements.iter().chain(&down).any(Statement::is_concurrent) {
             return Err(fail("CONCURRENTLY needs metadata.toml with `run_in_transaction = false`".into()));
         }
         Ok(Self {
             version,
             name: name.to_owned(),
             statements,
+            down,
             in_transaction,
             checksum: hex::encode(Sha256::digest(up.as_bytes())),
         })

@@ -5,6 +5,8 @@
 //! - `-- engine: data <sentence>`: the statement changes rows; a count above zero is reported with the sentence.
 //! - `-- engine: resolves column <table>.<column>`: afterwards the column holds no NULL.
 //! - `-- engine: resolves constraint <table>.<name> [where <predicate>]`: afterwards no row (of those) breaks it.
+//!
+//! A statement that may be run over one part of a table at a time says where the part comes in: see [`Batch`].
 
 use crate::set::SetError;
 
@@ -17,6 +19,54 @@ pub struct Statement {
     pub data: Option<String>,
     /// What the statement makes true of the rows.
     pub resolves: Vec<Resolves>,
+    /// How it may be run in parts.
+    pub batch: Option<Batch>,
+}
+
+/// The table whose parts a statement may be run over: `/* engine: batch <table> [as <alias>] [by <expression>] */`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Table name.
+    pub table: String,
+    /// Its name within the statement.
+    pub alias: String,
+    /// Rows with one value of this expression belong together.
+    pub by: Option<String>,
+    /// The comment as it stands in the statement.
+    comment: String,
+}
+
+impl Batch {
+    /// Finds the comment in a statement.
+    fn parse(sql: &str) -> Result<Option<Self>, SetError> {
+        let Some((before, rest)) = sql.split_once("/* engine: batch ") else { return Ok(None) };
+        let unknown = || {
+            SetError::Sql(format!(
+                "expected `/* engine: batch <table> [as <alias>] [by <expression>] */` in `{}`",
+                summary(sql)
+            ))
+        };
+        let (inside, _) = rest.split_once("*/").ok_or_else(unknown)?;
+        let comment =
+            sql[before.len()..before.len() + "/* engine: batch ".len() + inside.len() + "*/".len()].to_owned();
+        let (names, by) = match inside.trim().split_once(" by ") {
+            Some((names, by)) => (names, Some(by.trim().to_owned())),
+            None => (inside.trim(), None),
+        };
+        let mut words = names.split_whitespace();
+        let table = words.next().ok_or_else(unknown)?.to_owned();
+        let alias = match (words.next(), words.next(), words.next()) {
+            (None, None, None) => table.clone(),
+            (Some("as"), Some(alias), None) => alias.to_owned(),
+            _ => return Err(unknown()),
+        };
+        Ok(Some(Self { table, alias, by, comment }))
+    }
+
+    /// The statement over one part.
+    pub(crate) fn within(&self, sql: &str, condition: &str) -> String {
+        sql.replacen(&self.comment, condition, 1)
+    }
 }
 
 impl Statement {
@@ -24,6 +74,11 @@ impl Statement {
     #[must_use]
     pub fn is_concurrent(&self) -> bool {
         self.sql.to_ascii_uppercase().split_whitespace().any(|word| word == "CONCURRENTLY")
+    }
+
+    /// Whether it only reads.
+    pub(crate) fn is_query(&self) -> bool {
+        self.sql.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
     }
 
     /// The first line, for people.
@@ -182,7 +237,8 @@ fn unfinished(source: &str, at: usize, what: &str) -> SetError {
 }
 
 fn statement(sql: &str, directives: &[&str]) -> Result<Statement, SetError> {
-    let mut statement = Statement { sql: sql.trim().to_owned(), data: None, resolves: Vec::new() };
+    let mut statement =
+        Statement { sql: sql.trim().to_owned(), data: None, resolves: Vec::new(), batch: Batch::parse(sql.trim())? };
     for directive in directives {
         let unknown = || SetError::Sql(format!("unknown directive `-- engine: {directive}`"));
         let (word, rest) = directive.split_once(' ').ok_or_else(unknown)?;
@@ -256,6 +312,11 @@ mod tests {
         assert_eq!(found[0].data.as_deref(), Some("Moved"));
         assert_eq!(found[0].resolves.len(), 2);
         assert_eq!(found[1].data, None);
+        let batched = split("UPDATE t SET c = 1 WHERE c = 0 /* engine: batch t as x by lower(c) */").unwrap().remove(0);
+        let batch = batched.batch.unwrap();
+        assert_eq!((batch.table.as_str(), batch.alias.as_str(), batch.by.as_deref()), ("t", "x", Some("lower(c)")));
+        assert_eq!(batch.within(&batched.sql, " AND d"), "UPDATE t SET c = 1 WHERE c = 0  AND d");
+        assert!(split("UPDATE t SET c = 1 /* engine: batch t x */").is_err());
         assert!(split("-- engine: dtaa Moved\nSELECT 1").is_err());
         assert!(split("-- engine: resolves column tc\nSELECT 1").is_err());
     }

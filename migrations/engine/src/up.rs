@@ -5,66 +5,89 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use tokio_postgres::Client;
-
-use crate::catalog::fingerprint;
-use crate::diff::Difference;
+use crate::blockers::Blocker;
+use crate::diff::{Difference, Guard, Leave};
 use crate::error::EngineError;
+use crate::findings::{self, Ask};
+use crate::interrupt::Interrupt;
+use crate::ledger::Ledger;
 use crate::lock::Lock;
-use crate::repair::{Phase, Step, of_phase};
-use crate::report::{Action, DataChange, FindingReport, Outcome, State, UpReport, VerifyReport};
-use crate::session::{self, Connect, begin, execute, retrying, run_step};
-use crate::set::{Migration, MigrationSet};
-use crate::split::summary;
+use crate::repair::{Phase, of_phase};
+use crate::report::{DataChange, UpReport};
+use crate::runner::Runner;
+use crate::session::{Connect, Session};
+use crate::set::MigrationSet;
 use crate::verify::{Inspection, inspect};
 use crate::{blockers, history, ledger, obstacles};
 
-/// One repair can bring the next difference to light (a column, then its index), but not for ever.
-const CONVERGE_ROUNDS: usize = 5;
-const PREPARE_ROUNDS: usize = 3;
-
-/// How patient a run is.
-#[derive(Clone, Copy, Debug)]
-pub struct UpOptions {
-    /// How long another run is waited for, and a lost connection is ridden out.
+/// How patient a run is, and what it may do.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// How long another run, a lock on a table, and a lost connection are waited for.
     pub lock_wait: Duration,
     /// How long an unreachable database is waited for.
     pub connect_wait: Duration,
+    /// The zone in which times without one were written; without it no such column is converted.
+    pub time_zone: Option<String>,
+    /// Ends the run at once and cleanly.
+    pub interrupt: Interrupt,
+    /// Whether progress is shown as a bar on stderr.
+    pub on_terminal: bool,
+}
+
+/// What a run on the real schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Up,
+    Repair,
 }
 
 /// Brings the database to the expected schema. The report tells what was done also when an error ends the run.
 pub async fn up(
     connector: &dyn Connect,
     set: &MigrationSet,
-    options: UpOptions,
+    options: &RunOptions,
 ) -> (UpReport, Result<(), EngineError>) {
-    let mut report = UpReport {
-        verify: VerifyReport {
-            service: set.service.to_owned(),
-            state: State::Pending,
-            applied: Vec::new(),
-            pending: set.versions(),
-            unknown: Vec::new(),
-            drift: Vec::new(),
-        },
-        owned_tables: set.expected.table_names(),
-        actions: Vec::new(),
-        data_changes: Vec::new(),
-        findings: Vec::new(),
-        blockers: Vec::new(),
-        error: None,
-    };
-    let deadline = Instant::now() + options.lock_wait;
+    riding_out(connector, set, options, Command::Up).await
+}
+
+/// Mends what differs and may be mended without losing a row, also where that makes others wait; runs no migration.
+pub async fn repair(
+    connector: &dyn Connect,
+    set: &MigrationSet,
+    options: &RunOptions,
+) -> (UpReport, Result<(), EngineError>) {
+    riding_out(connector, set, options, Command::Repair).await
+}
+
+async fn riding_out(
+    connector: &dyn Connect,
+    set: &MigrationSet,
+    options: &RunOptions,
+    command: Command,
+) -> (UpReport, Result<(), EngineError>) {
+    let mut report = UpReport::new(set);
+    let mut deadline: Option<(Instant, usize)> = None;
     let outcome = loop {
-        let outcome = attempt(connector, set, options, &mut report).await;
-        match &outcome {
-            // A restart or failover in the middle: everything is re-runnable, so the run begins again.
-            Err(error) if error.is_connection_loss() && Instant::now() < deadline => {
-                tracing::warn!(%error, "connection lost, beginning again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            _ => break outcome,
+        let outcome = attempt(connector, set, options, command, &mut report).await;
+        let Err(error) = &outcome else { break outcome };
+        if !error.is_connection_loss() && !(deadline.is_some() && error.is_unreachable()) {
+            break outcome;
+        }
+        // A restart or failover in the middle: everything is re-runnable, so the run begins again. A run that gets further
+        // each time is waited for anew.
+        let done = report.actions.len();
+        let until = match deadline {
+            Some((until, before)) if before == done => until,
+            _ => Instant::now() + options.lock_wait,
+        };
+        if Instant::now() >= until {
+            break outcome;
+        }
+        deadline = Some((until, done));
+        tracing::warn!(%error, "connection lost, beginning again");
+        if let Err(interrupted) = options.interrupt.sleep(Duration::from_millis(500)).await {
+            break Err(interrupted);
         }
     };
     if let Err(error) = &outcome {
@@ -79,21 +102,23 @@ pub async fn up(
 async fn attempt(
     connector: &dyn Connect,
     set: &MigrationSet,
-    options: UpOptions,
+    options: &RunOptions,
+    command: Command,
     report: &mut UpReport,
 ) -> Result<(), EngineError> {
-    let client = session::connect(connector, options.connect_wait).await?;
+    let session = Session::open(connector, options.connect_wait, &options.interrupt).await?;
+    let leave = Leave::checked(session.scope(), options.time_zone.as_deref(), command == Command::Repair).await?;
     // An up-to-date database needs no lock and no write.
-    let inspection = inspect(&client, set).await?;
+    let inspection = inspect(session.scope(), set, &leave).await?;
     report.verify = inspection.report.clone();
     refuse_newer(&inspection)?;
-    if inspection.report.state == State::Match {
-        report.findings = findings(&client, set).await?;
+    if inspection.is_done() {
+        report.findings = findings::ask(session.scope(), set, Ask::Open(&inspection.memory)).await?;
         return Ok(());
     }
-    let lock_client = session::connect(connector, options.connect_wait).await?;
-    let lock = Lock::acquire(lock_client, set.service, options.lock_wait).await?;
-    let run = Run { client: &client, connector, set, options, lock: &lock };
+    let lock =
+        Lock::acquire(session.another(options.connect_wait).await?, &session, set.service, options.lock_wait).await?;
+    let run = Run { session: &session, set, options, lock: &lock, leave: &leave, command };
     let outcome = run.whole(report).await;
     match lock.release().await {
         // The connection is gone, and the lock with it.
@@ -102,7 +127,7 @@ async fn attempt(
     }
 }
 
-fn refuse_newer(inspection: &Inspection) -> Result<(), EngineError> {
+pub(crate) fn refuse_newer(inspection: &Inspection) -> Result<(), EngineError> {
     if inspection.report.unknown.is_empty() {
         Ok(())
     } else {
@@ -110,113 +135,198 @@ fn refuse_newer(inspection: &Inspection) -> Result<(), EngineError> {
     }
 }
 
+/// What is in the way of bringing `inspection` to the expected schema, whoever does it; nothing is changed by asking.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn obstacles_to(
+    session: &Session<'_>,
+    set: &MigrationSet,
+    inspection: &Inspection,
+    leave: &Leave,
+) -> Result<Vec<Blocker>, EngineError> {
+    let scope = session.scope();
+    let mut found = obstacles::standing(scope, set, &inspection.owned()).await?;
+    found.extend(blockers::find(scope, set, &inspection.live, &inspection.differences, leave).await?);
+    // Repeated versions are no obstacle: they are removed.
+    let of_history: Vec<Difference> =
+        inspection.history.differences.iter().filter(|difference| !is_repeated(difference)).cloned().collect();
+    found.extend(blockers::find(scope, set, &inspection.live, &of_history, leave).await?);
+    Ok(found)
+}
+
+/// The same, with what this role may not do: without rights the other questions cannot be asked.
+///
+/// # Errors
+/// Any database error.
+pub(crate) async fn in_the_way(
+    session: &Session<'_>,
+    set: &MigrationSet,
+    inspection: &Inspection,
+    leave: &Leave,
+) -> Result<Vec<Blocker>, EngineError> {
+    let no_right = obstacles::rights(session.scope().client, &inspection.owned()).await?;
+    if no_right.is_empty() { obstacles_to(session, set, inspection, leave).await } else { Ok(no_right) }
+}
+
+fn is_repeated(difference: &Difference) -> bool {
+    matches!(difference.guard, Some(Guard::Unique(_)))
+}
+
 struct Run<'a> {
-    client: &'a Client,
-    connector: &'a dyn Connect,
+    session: &'a Session<'a>,
     set: &'a MigrationSet,
-    options: UpOptions,
-    lock: &'a Lock,
+    options: &'a RunOptions,
+    lock: &'a Lock<'a>,
+    leave: &'a Leave,
+    command: Command,
 }
 
 impl Run<'_> {
     async fn whole(&self, report: &mut UpReport) -> Result<(), EngineError> {
-        let started_at = Utc::now();
         // Another runner may have finished while this one waited.
-        let inspection = inspect(self.client, self.set).await?;
+        let inspection = self.inspect().await?;
         report.verify = inspection.report.clone();
         refuse_newer(&inspection)?;
-        if inspection.report.state == State::Match {
+        if inspection.is_done() {
             return Ok(());
         }
-        let no_right = obstacles::rights(self.client, &inspection.live).await?;
-        if !no_right.is_empty() {
-            return Err(EngineError::Blocked(no_right));
-        }
-        let history_live = crate::read_schema(self.client, &[history::TABLE.to_owned()]).await?;
-        let mut in_the_way = obstacles::standing(self.client, self.set, &inspection.live).await?;
-        in_the_way.extend(blockers::find(self.client, self.set, &inspection.live, &inspection.differences).await?);
-        // Repeated versions are no obstacle: they are removed below.
-        let history_differences: Vec<Difference> = inspection
-            .history
-            .differences
-            .iter()
-            .filter(|difference| !matches!(difference.guard, Some(crate::diff::Guard::Unique(_))))
-            .cloned()
-            .collect();
-        in_the_way.extend(blockers::find(self.client, self.set, &history_live, &history_differences).await?);
-        if !in_the_way.is_empty() {
+        let in_the_way = in_the_way(self.session, self.set, &inspection, self.leave).await?;
+        // A repair does what it can and lists the rest.
+        if !in_the_way.is_empty() && self.command == Command::Up {
             return Err(EngineError::Blocked(in_the_way));
         }
-
-        let changed = self.change(&inspection, report).await;
-        let verified = match changed {
-            Ok(()) => self.verified(report).await,
-            Err(error) => Err(error),
+        self.make_history(&inspection, report).await?;
+        let command = if self.command == Command::Up { "up" } else { "repair" };
+        let (ledger, interrupted) = Ledger::open(self.session, self.set, command).await?;
+        report.interrupted.extend(interrupted);
+        let tables = self.set.expected.table_names();
+        let runner = Runner {
+            session: self.session,
+            set: self.set,
+            leave: self.leave,
+            lock: Some(self.lock),
+            ledger: Some(&ledger),
+            tables: &tables,
+            wait: self.options.lock_wait,
+            on_terminal: self.options.on_terminal,
         };
-        let text = verified.as_ref().err().map(ToString::to_string);
-        // A failed run has a row in the ledger too, where there is still a connection to write it.
-        match ledger::write(self.client, self.set, started_at, report, text.as_deref()).await {
-            Err(error) if verified.is_ok() => return Err(error),
-            _ => verified?,
+        let changed = self.change(&runner, &inspection, report).await;
+        if changed.is_err() {
+            // The transaction that an error or an interrupt left open.
+            self.session.rollback().await;
         }
-        let inspection = inspect(self.client, self.set).await?;
+        // A failed run is closed in the ledger too, where there is still a connection to do it.
+        let closed =
+            ledger.close(&report.actions, &report.data_changes, &report.findings, changed.as_ref().err()).await;
+        changed.and(closed)
+    }
+
+    async fn inspect(&self) -> Result<Inspection, EngineError> {
+        inspect(self.session.scope(), self.set, self.leave).await
+    }
+
+    async fn change(
+        &self,
+        runner: &Runner<'_>,
+        inspection: &Inspection,
+        report: &mut UpReport,
+    ) -> Result<(), EngineError> {
+        match self.command {
+            Command::Up => {
+                runner.prepare(&inspection.differences, report).await?;
+                runner.migrate_all(report).await?;
+                runner.converge(report).await?;
+                self.verified(runner, report).await?;
+            }
+            Command::Repair => self.mend(runner, report).await?,
+        }
+        let inspection = self.inspect().await?;
         report.verify = inspection.report;
-        report.findings = findings(self.client, self.set).await?;
+        report.findings = findings::ask(self.session.scope(), self.set, Ask::All).await?;
         Ok(())
     }
 
-    async fn change(&self, inspection: &Inspection, report: &mut UpReport) -> Result<(), EngineError> {
-        self.make_history(inspection, report).await?;
-        self.prepare(inspection, report).await?;
-        for migration in &self.set.migrations {
-            self.lock.prove().await?;
-            if migration.in_transaction {
-                let ran = retrying(|| self.migrate(migration), self.client).await?;
-                report.actions.extend(ran.actions);
-                report.data_changes.extend(ran.data_changes);
-            } else {
-                self.migrate_alone(migration, report).await?;
+    /// What `repair --apply` does: every difference that has a mend and nothing in its way; the rest is told as blockers.
+    async fn mend(&self, runner: &Runner<'_>, report: &mut UpReport) -> Result<(), EngineError> {
+        let mut tried = std::collections::BTreeSet::new();
+        loop {
+            let inspection = self.inspect().await?;
+            report.verify = inspection.report.clone();
+            let all_recorded = inspection.report.pending.is_empty();
+            let mut mended = false;
+            let phases = [Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge];
+            for (difference, fix) in of_phase(&inspection.differences, &phases) {
+                let name = format!("{:?}", difference.drift);
+                if tried.contains(&name) {
+                    continue;
+                }
+                let alone = std::slice::from_ref(difference);
+                let in_the_way =
+                    blockers::find_now(self.session.scope(), self.set, &inspection.live, alone, self.leave).await?;
+                if in_the_way.is_empty() {
+                    runner.repair(difference, &fix.steps, report).await?;
+                    tried.insert(name);
+                    mended = true;
+                }
+            }
+            // A table that is recorded and missing is made as it is expected; one that is pending is for its migration.
+            for difference in inspection.differences.iter().filter(|_| all_recorded) {
+                let name = format!("{:?}", difference.drift);
+                if let Some(steps) = crate::repair::missing_table(difference, &self.set.expected)
+                    && tried.insert(name)
+                {
+                    runner.repair(difference, &steps, report).await?;
+                    mended = true;
+                }
+            }
+            if !mended {
+                let left: Vec<Difference> =
+                    inspection.differences.iter().filter(|difference| difference.is_error()).cloned().collect();
+                report.blockers =
+                    blockers::find_now(self.session.scope(), self.set, &inspection.live, &left, self.leave).await?;
+                return Ok(());
             }
         }
-        for step in &self.set.steps {
-            let rows = step.run(self.client).await?;
-            if rows > 0 {
-                tracing::info!(rows, "{}", step.description());
-                report.data_changes.push(DataChange {
-                    version: None,
-                    description: step.description().to_owned(),
-                    rows,
-                });
-            }
-        }
-        self.converge(report).await
     }
 
     /// The history and the ledger, under a lock that every service of the database shares: `IF NOT EXISTS` is not atomic.
     async fn make_history(&self, inspection: &Inspection, report: &mut UpReport) -> Result<(), EngineError> {
-        let client = session::connect(self.connector, self.options.connect_wait).await?;
-        let lock = Lock::acquire(client, "history", self.options.lock_wait).await?;
+        let scope = self.session.scope();
+        if inspection.live.contains_key(history::TABLE)
+            && inspection.history.differences.is_empty()
+            && ledger::complete(scope).await?
+        {
+            return Ok(());
+        }
+        let session = self.session.another(self.options.connect_wait).await?;
+        let lock = Lock::acquire(session, self.session, "history", self.options.lock_wait).await?;
         let made = async {
-            execute(self.client, history::CREATE, "history").await?;
-            for sql in ledger::CREATE {
-                execute(self.client, sql, "ledger").await?;
-            }
-            if inspection.history.differences.is_empty() {
-                return Ok(());
-            }
+            self.session.execute(history::CREATE, "history").await?;
+            ledger::create(self.session).await?;
             // Asked again under the lock: the other service may have mended it.
-            let current = history::read(self.client).await?;
-            let repeated = current.differences.iter().any(|d| matches!(d.guard, Some(crate::diff::Guard::Unique(_))));
-            if repeated {
-                let rows = execute(self.client, history::REMOVE_REPEATED, "history").await?;
+            let current = self.inspect().await?.history;
+            if current.differences.iter().any(is_repeated) {
+                let rows = self.session.execute(history::REMOVE_REPEATED, "history").await?;
                 if rows > 0 {
                     let description = "Removed repeated rows of the migration history".to_owned();
                     report.data_changes.push(DataChange { version: None, description, rows });
                 }
             }
+            let tables = [history::TABLE.to_owned()];
+            let runner = Runner {
+                session: self.session,
+                set: self.set,
+                leave: self.leave,
+                lock: Some(self.lock),
+                ledger: None,
+                tables: &tables,
+                wait: self.options.lock_wait,
+                on_terminal: false,
+            };
             let phases = [Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge];
             for (difference, fix) in of_phase(&current.differences, &phases) {
-                self.repair(difference, &fix.steps, report).await?;
+                runner.repair(difference, &fix.steps, report).await?;
             }
             Ok(())
         }
@@ -225,160 +335,20 @@ impl Run<'_> {
         made.and(released)
     }
 
-    async fn prepare(&self, inspection: &Inspection, report: &mut UpReport) -> Result<(), EngineError> {
-        for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare]) {
-            self.repair(difference, &fix.steps, report).await?;
-        }
-        // Keys whose columns are all there now, so that ON CONFLICT and foreign keys of the migrations find them: their
-        // columns' NOT NULL, then themselves, then what the old keys held back.
-        for _ in 0..PREPARE_ROUNDS {
-            let inspection = inspect(self.client, self.set).await?;
-            let mut repaired = false;
-            for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare, Phase::PrepareIfPossible]) {
-                if blockers::holds_now(self.client, self.set, &inspection.live, difference).await? {
-                    self.repair(difference, &fix.steps, report).await?;
-                    repaired = true;
-                }
-            }
-            if !repaired {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    async fn repair(&self, difference: &Difference, steps: &[Step], report: &mut UpReport) -> Result<(), EngineError> {
-        self.lock.prove().await?;
-        let started = Instant::now();
-        let context = format!("repair of {}.{}", difference.drift.table, difference.drift.object);
-        for step in steps {
-            run_step(self.client, step, &context).await?;
-        }
-        let statement = summary(difference.drift.repair.as_deref().unwrap_or_default());
-        tracing::info!(table = difference.drift.table, object = difference.drift.object, "repaired");
-        report.actions.push(Action {
-            version: None,
-            statement,
-            outcome: Outcome::Repaired,
-            duration_ms: millis(started),
-        });
-        Ok(())
-    }
-
-    /// A migration in one transaction.
-    async fn migrate(&self, migration: &Migration) -> Result<Ran, EngineError> {
-        let mut ran = Ran::default();
-        let tables = self.set.expected.table_names();
-        begin(self.client).await?;
-        let mut before = fingerprint(self.client, &tables).await?;
-        for statement in &migration.statements {
-            let started = Instant::now();
-            let rows =
-                execute(self.client, &statement.sql, &format!("migration {}_{}", migration.version, migration.name))
-                    .await?;
-            let after = fingerprint(self.client, &tables).await?;
-            let is_query = statement.sql.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"));
-            let changed = before != after || (rows > 0 && !is_query);
-            before = after;
-            ran.actions.push(Action {
-                version: Some(migration.version.clone()),
-                statement: statement.summary(),
-                outcome: if changed { Outcome::Applied } else { Outcome::AlreadyThere },
-                duration_ms: millis(started),
-            });
-            if let (Some(description), true) = (&statement.data, rows > 0) {
-                let version = Some(migration.version.clone());
-                ran.data_changes.push(DataChange { version, description: description.clone(), rows });
-            }
-        }
-        execute(self.client, "COMMIT", "commit").await?;
-        tracing::info!(version = migration.version, name = migration.name, "migration ran");
-        Ok(ran)
-    }
-
-    /// A migration of one statement that PostgreSQL refuses inside a transaction.
-    async fn migrate_alone(&self, migration: &Migration, report: &mut UpReport) -> Result<(), EngineError> {
-        let tables = self.set.expected.table_names();
-        let before = fingerprint(self.client, &tables).await?;
-        for statement in &migration.statements {
-            let started = Instant::now();
-            run_step(
-                self.client,
-                &Step::Alone(statement.sql.clone()),
-                &format!("migration {}_{}", migration.version, migration.name),
-            )
-            .await?;
-            let changed = before != fingerprint(self.client, &tables).await?;
-            report.actions.push(Action {
-                version: Some(migration.version.clone()),
-                statement: statement.summary(),
-                outcome: if changed { Outcome::Applied } else { Outcome::AlreadyThere },
-                duration_ms: millis(started),
-            });
-        }
-        tracing::info!(version = migration.version, name = migration.name, "migration ran");
-        Ok(())
-    }
-
-    async fn converge(&self, report: &mut UpReport) -> Result<(), EngineError> {
-        for _ in 0..CONVERGE_ROUNDS {
-            let inspection = inspect(self.client, self.set).await?;
-            let errors: Vec<Difference> = inspection.differences.into_iter().filter(|d| d.fix.is_some()).collect();
-            if errors.is_empty() {
-                break;
-            }
-            // Rows may have come in since the first look.
-            let in_the_way = blockers::find(self.client, self.set, &inspection.live, &errors).await?;
-            if !in_the_way.is_empty() {
-                return Err(EngineError::Stopped(in_the_way));
-            }
-            for (difference, fix) in of_phase(&errors, &[Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge]) {
-                self.repair(difference, &fix.steps, report).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Proof, then belief: the versions are recorded when the catalog shows what they promise.
-    async fn verified(&self, report: &mut UpReport) -> Result<(), EngineError> {
-        self.lock.prove().await?;
-        let inspection = inspect(self.client, self.set).await?;
+    async fn verified(&self, runner: &Runner<'_>, report: &mut UpReport) -> Result<(), EngineError> {
+        self.lock.prove(self.session).await?;
+        let inspection = self.inspect().await?;
         report.verify = inspection.report.clone();
         let left: Vec<String> =
             inspection.report.errors().map(|drift| format!("{}.{}", drift.table, drift.object)).collect();
         if !left.is_empty() {
             return Err(EngineError::NotConverged(left));
         }
-        history::record(self.client, &inspection.report.pending).await
-    }
-}
-
-/// What a migration did; reported only once it is committed.
-#[derive(Default)]
-struct Ran {
-    actions: Vec<Action>,
-    data_changes: Vec<DataChange>,
-}
-
-/// Asks the set's questions about the data.
-async fn findings(client: &Client, set: &MigrationSet) -> Result<Vec<FindingReport>, EngineError> {
-    let mut found = Vec::new();
-    for finding in &set.findings {
-        let row = client.query_one(finding.query, &[]).await?;
-        let count: i64 = row.try_get(0)?;
-        if count > 0 {
-            found.push(FindingReport {
-                code: finding.code.to_owned(),
-                count,
-                sample: row.try_get::<_, Option<Vec<String>>>(1)?.unwrap_or_default(),
-                message: finding.message.replace("{count}", &count.to_string()),
-                advice: finding.advice.to_owned(),
-            });
+        history::record(self.session.scope(), &inspection.report.pending).await?;
+        match runner.ledger {
+            Some(ledger) => ledger.versions(self.set).await,
+            None => Ok(()),
         }
     }
-    Ok(found)
-}
-
-fn millis(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,34 +1,64 @@
 //! Read-only answers: how history and live schema stand to what the binary expects.
 
 use serde::Serialize;
-use tokio_postgres::Client;
+use std::time::Duration;
 
-use crate::catalog::read_schema;
-use crate::diff::{self, Difference};
+use crate::catalog::{begin_reading, end_reading, read_in_snapshot};
+use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
 use crate::history::{self, History};
-use crate::ledger::{self, LastRun};
-use crate::report::{Severity, State, VerifyReport};
+use crate::interrupt::Interrupt;
+use crate::ledger::{self, LastRun, Memory};
+use crate::report::{Drift, Kind, Problem, Severity, State, VerifyReport};
 use crate::schema::Schema;
+use crate::scope::Scope;
 use crate::seeds;
+use crate::session::{Connect, Session};
 use crate::set::MigrationSet;
 
 /// Everything that a run decides on.
 pub(crate) struct Inspection {
     pub(crate) history: History,
+    pub(crate) memory: Memory,
+    /// The owned tables, and the history's.
     pub(crate) live: Schema,
-    /// Of the schema, the seeds and the history table.
+    /// Of the schema and the seeds.
     pub(crate) differences: Vec<Difference>,
     pub(crate) report: VerifyReport,
 }
 
-/// Reads history and catalog and compares. Costs a handful of round trips, whatever the number of rows.
-pub(crate) async fn inspect(client: &Client, set: &MigrationSet) -> Result<Inspection, EngineError> {
-    let history = history::read(client).await?;
-    let foreign = ledger::foreign_versions(client, set.service).await?;
-    let live = read_schema(client, &set.expected.table_names()).await?;
-    let mut differences = diff::compare(&set.expected, &live);
-    differences.extend(seeds::compare(client, &set.expected, &live).await?);
+impl Inspection {
+    /// Whether a run has nothing to do.
+    pub(crate) fn is_done(&self) -> bool {
+        self.report.state == State::Match && self.memory.edited.is_empty()
+    }
+
+    /// The owned tables alone.
+    pub(crate) fn owned(&self) -> Schema {
+        self.live
+            .iter()
+            .filter(|(name, _)| *name != history::TABLE)
+            .map(|(name, table)| (name.clone(), table.clone()))
+            .collect()
+    }
+}
+
+/// Reads history and catalog in one snapshot and compares. Costs a handful of round trips, whatever the number of rows.
+pub(crate) async fn inspect(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
+    begin_reading(scope).await?;
+    let read = read(scope, set, leave).await;
+    end_reading(scope).await;
+    read
+}
+
+async fn read(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
+    let mut names = set.expected.table_names();
+    names.push(history::TABLE.to_owned());
+    let live = read_in_snapshot(scope, &names).await?;
+    let history = history::read(scope, &live).await?;
+    let memory = ledger::memory(scope, set).await?;
+    let mut differences = diff::compare_with(&set.expected, &live, leave);
+    differences.extend(seeds::compare(scope, &set.expected, &live).await?);
 
     let mine = set.versions();
     let (applied, pending): (Vec<_>, Vec<_>) =
@@ -36,11 +66,14 @@ pub(crate) async fn inspect(client: &Client, set: &MigrationSet) -> Result<Inspe
     let unknown: Vec<String> = history
         .versions
         .iter()
-        .filter(|version| !mine.contains(version) && !set.siblings.contains(*version) && !foreign.contains(*version))
+        .filter(|version| {
+            !mine.contains(version) && !set.siblings.contains(*version) && !memory.foreign.contains(*version)
+        })
         .cloned()
         .collect();
     let mut drift: Vec<_> =
         history.differences.iter().chain(&differences).map(|difference| difference.drift.clone()).collect();
+    drift.extend(memory.edited.iter().map(|version| edited(version)));
     drift.sort_by_key(|drift| drift.severity);
     let state = if !unknown.is_empty() {
         State::Ahead
@@ -52,15 +85,30 @@ pub(crate) async fn inspect(client: &Client, set: &MigrationSet) -> Result<Inspe
         State::Match
     };
     let report = VerifyReport { service: set.service.to_owned(), state, applied, pending, unknown, drift };
-    Ok(Inspection { history, live, differences, report })
+    Ok(Inspection { history, memory, live, differences, report })
 }
 
-/// Compares history and live schema with the expected schema.
+/// A changed text of an applied migration proves nothing: it is told, and the next `up` runs everything once more.
+fn edited(version: &str) -> Drift {
+    Drift {
+        severity: Severity::Warning,
+        kind: Kind::History,
+        table: history::TABLE.to_owned(),
+        object: version.to_owned(),
+        problem: Problem::Different,
+        expected: Some("the SQL of this binary".to_owned()),
+        actual: Some("another text when it was verified; `migrate up` runs it again".to_owned()),
+        repair: None,
+    }
+}
+
+/// Compares history and live schema with the expected schema, over a connection of its own.
 ///
 /// # Errors
-/// Any database error.
-pub async fn verify(client: &Client, set: &MigrationSet) -> Result<VerifyReport, EngineError> {
-    Ok(inspect(client, set).await?.report)
+/// Any error of the connection or the database.
+pub async fn verify(connector: &dyn Connect, set: &MigrationSet) -> Result<VerifyReport, EngineError> {
+    let session = Session::open(connector, Duration::ZERO, &Interrupt::never()).await?;
+    Ok(inspect(session.scope(), set, &Leave::default()).await?.report)
 }
 
 /// The answer of `status`.
@@ -82,8 +130,9 @@ pub struct StatusReport {
 ///
 /// # Errors
 /// Any database error.
-pub async fn status(client: &Client, set: &MigrationSet) -> Result<StatusReport, EngineError> {
-    let VerifyReport { service, applied, pending, unknown, .. } = verify(client, set).await?;
-    let last_run = ledger::last_run(client, set.service).await?;
+pub(crate) async fn status(session: &Session<'_>, set: &MigrationSet) -> Result<StatusReport, EngineError> {
+    let scope = session.scope();
+    let VerifyReport { service, applied, pending, unknown, .. } = inspect(scope, set, &Leave::default()).await?.report;
+    let last_run = ledger::last_run(scope, set.service).await?;
     Ok(StatusReport { service, applied, pending, unknown, last_run })
 }

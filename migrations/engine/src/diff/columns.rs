@@ -1,11 +1,11 @@
 //! Differences of columns: missing, type, null, default, and extra ones.
 
-use super::{Difference, Guard};
+use super::{Difference, Guard, Leave};
 use crate::repair::{self, Phase, Step, name, table as qualified};
 use crate::report::{Kind, Problem};
 use crate::schema::{Column, ConstraintKind, Table};
 
-pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut Vec<Difference>) {
+pub(super) fn compare(table: &str, expected: &Table, actual: &Table, leave: &Leave, found: &mut Vec<Difference>) {
     for (column, wanted) in &expected.columns {
         match actual.columns.get(column) {
             None => found.push(missing(table, column, wanted)),
@@ -16,7 +16,7 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut
                 });
                 // Keys are made before the migrations where that is possible, and a primary key takes no NULL.
                 let phase = if of_key.next().is_some() { Phase::PrepareIfPossible } else { Phase::Converge };
-                existing((table, column), (wanted, there), phase, actual, found);
+                existing((table, column), (wanted, there), phase, actual, leave, found);
             }
         }
     }
@@ -49,6 +49,7 @@ fn existing(
     (wanted, there): (&Column, &Column),
     not_null: Phase,
     actual: &Table,
+    leave: &Leave,
     found: &mut Vec<Difference>,
 ) {
     let alter = format!("ALTER TABLE {} ALTER COLUMN {}", qualified(table), name(column));
@@ -58,7 +59,7 @@ fn existing(
             .actual(describe(there))
     };
     if wanted.type_name != there.type_name || wanted.collation != there.collation {
-        found.push(change_type(different(), &alter, column, wanted, there));
+        found.push(change_type(different(), &alter, column, (wanted, there), leave));
     }
     if wanted.generated != there.generated {
         found.push(different().never(
@@ -127,7 +128,13 @@ pub(crate) fn describe(column: &Column) -> String {
     text
 }
 
-fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Column, there: &Column) -> Difference {
+fn change_type(
+    difference: Difference,
+    alter: &str,
+    column: &str,
+    (wanted, there): (&Column, &Column),
+    leave: &Leave,
+) -> Difference {
     let quoted = name(column);
     let target = match &wanted.collation {
         Some(collation) => format!("{} COLLATE {collation}", wanted.type_name),
@@ -136,22 +143,16 @@ fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Colum
     // An explicit cast to varchar(n) would cut what came in since the guard was asked; an assignment fails instead.
     let using = if there.is_enum { format!(" USING {quoted}::text") } else { String::new() };
     let change = format!("{alter} TYPE {target}{using}");
-    let Some(limit) = conversion(there, wanted) else {
-        let resolve = match (there.type_name.as_str(), wanted.type_name.as_str()) {
-            ("timestamp without time zone", "timestamp with time zone") => {
-                format!(
-                    "{alter} TYPE {target} USING {quoted} AT TIME ZONE 'UTC'; -- name the zone the values were written in"
-                )
-            }
-            _ => format!(
-                "{alter} TYPE {target} USING {quoted}::{}; -- after checking that every value survives",
-                wanted.type_name
-            ),
-        };
-        let reason = format!("{} does not convert to {} without loss", describe(there), wanted.type_name);
-        return difference.never(reason, resolve);
-    };
     let mut statements = Vec::new();
+    let limit = match (conversion(there, wanted), &leave.time_zone) {
+        (Some(limit), _) => limit,
+        (None, Some(zone)) if is_time_of_other_kind(there, wanted) => {
+            // The session's zone is the one that the cast takes; with UTC nothing is written anew.
+            statements.push(format!("SET LOCAL TimeZone = '{}'", zone.replace('\'', "''")));
+            None
+        }
+        (None, _) => return no_conversion(difference, alter, &quoted, &target, (wanted, there)),
+    };
     // A default of the old type may not convert by itself.
     if there.default.is_some() {
         statements.push(format!("{alter} DROP DEFAULT"));
@@ -164,6 +165,55 @@ fn change_type(difference: Difference, alter: &str, column: &str, wanted: &Colum
     match limit {
         Some(length) => difference.guard(Guard::MaxLength { column: column.to_owned(), length }),
         None => difference,
+    }
+}
+
+const WITH_ZONE: &str = "timestamp with time zone";
+const WITHOUT_ZONE: &str = "timestamp without time zone";
+
+fn is_time_of_other_kind(there: &Column, wanted: &Column) -> bool {
+    let kinds = (there.type_name.as_str(), wanted.type_name.as_str());
+    kinds == (WITHOUT_ZONE, WITH_ZONE) || kinds == (WITH_ZONE, WITHOUT_ZONE)
+}
+
+fn no_conversion(
+    difference: Difference,
+    alter: &str,
+    quoted: &str,
+    target: &str,
+    (wanted, there): (&Column, &Column),
+) -> Difference {
+    let resolve = if is_time_of_other_kind(there, wanted) {
+        format!(
+            "run the command again with --time-zone and the zone that the values were written in, or: {alter} TYPE {target} USING {quoted} AT TIME ZONE 'UTC'; -- name that zone"
+        )
+    } else {
+        format!(
+            "{alter} TYPE {target} USING {quoted}::{}; -- after checking that every value survives",
+            wanted.type_name
+        )
+    };
+    let reason = format!("{} does not convert to {} without loss", describe(there), wanted.type_name);
+    difference.never(reason, resolve)
+}
+
+/// Whether PostgreSQL writes the table anew for `ALTER COLUMN … TYPE <change>`, given the column as it is.
+/// Source: ALTER TABLE, Notes: a type that is binary coercible, or an unconstrained or wider varchar, needs none.
+pub(crate) fn rewrites(there: &Column, change: &str) -> bool {
+    let change = change.split(" COLLATE ").next().unwrap_or_default();
+    let (target, using) = match change.split_once(" USING ") {
+        Some((target, _)) => (target.trim(), true),
+        None => (change.trim(), false),
+    };
+    if target == there.type_name && !using {
+        return false;
+    }
+    let to = Column { type_name: target.to_owned(), is_enum: false, ..there.clone() };
+    match (text_length(there), text_length(&to)) {
+        _ if there.is_enum || using => true,
+        (Some(_), Some(None)) => false,
+        (Some(Some(from)), Some(Some(to))) => from > to,
+        _ => true,
     }
 }
 

@@ -10,11 +10,15 @@ mod indexes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use columns::describe as describe_column;
+pub(crate) use columns::{describe as describe_column, rewrites};
 
+use tokio_postgres::types::Type;
+
+use crate::error::EngineError;
 use crate::repair::{self, Fix, Phase, Step};
 use crate::report::{Drift, Kind, Problem, Severity};
 use crate::schema::{Expected, Schema, Table};
+use crate::scope::Scope;
 
 /// What must be true of the rows, or of the server, for a fix to succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +73,11 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Whether it can break the service or its integrity.
+    pub(crate) fn is_error(&self) -> bool {
+        self.drift.severity == Severity::Error
+    }
+
     fn new(severity: Severity, kind: Kind, table: &str, object: &str, problem: Problem) -> Self {
         let drift = Drift {
             severity,
@@ -119,9 +128,43 @@ impl Difference {
     }
 }
 
+/// What a person has given leave for.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    /// The zone in which times without one were written.
+    pub(crate) time_zone: Option<String>,
+    /// Whether others may have to wait while a large table is written anew.
+    pub(crate) may_block: bool,
+}
+
+impl Leave {
+    /// Checks that the server knows the zone.
+    pub(crate) async fn checked(
+        scope: Scope<'_>,
+        time_zone: Option<&str>,
+        may_block: bool,
+    ) -> Result<Self, EngineError> {
+        if let Some(zone) = time_zone {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)";
+            if !scope.query_one(sql, &[(&zone, Type::TEXT)]).await?.try_get::<_, bool>(0)? {
+                return Err(EngineError::Usage(format!(
+                    "--time-zone: the server knows no zone {zone:?}; expected a name of pg_timezone_names, such as UTC or Europe/Berlin"
+                )));
+            }
+        }
+        Ok(Self { time_zone: time_zone.map(str::to_owned), may_block })
+    }
+}
+
 /// Everything in which `live` differs from `expected`, in the order in which it is mended.
 #[must_use]
 pub fn compare(expected: &Expected, live: &Schema) -> Vec<Difference> {
+    compare_with(expected, live, &Leave::default())
+}
+
+/// [`compare`], with what a person has given leave for.
+#[must_use]
+pub(crate) fn compare_with(expected: &Expected, live: &Schema, leave: &Leave) -> Vec<Difference> {
     let mut found = Vec::new();
     // A logged table may not refer to an unlogged one: those referred to come first.
     let mut tables: Vec<_> = expected.tables.iter().collect();
@@ -143,7 +186,7 @@ pub fn compare(expected: &Expected, live: &Schema) -> Vec<Difference> {
                         format!("rename the {} {name}, or use another database", actual.kind),
                     ),
             ),
-            Some(actual) => compare_table(name, table, actual, live, &mut found),
+            Some(actual) => compare_table(name, table, actual, live, leave, &mut found),
         }
     }
     found.sort_by_key(|difference| (difference.drift.severity, difference.fix.as_ref().map_or(0, |fix| fix.rank)));
@@ -157,7 +200,14 @@ fn depth(table: &str, live: &Schema, most: usize) -> usize {
     parents.filter(|parent| *parent != table).map(|parent| depth(parent, live, most - 1) + 1).max().unwrap_or(0)
 }
 
-fn compare_table(name: &str, expected: &Table, actual: &Table, live: &Schema, found: &mut Vec<Difference>) {
+fn compare_table(
+    name: &str,
+    expected: &Table,
+    actual: &Table,
+    live: &Schema,
+    leave: &Leave,
+    found: &mut Vec<Difference>,
+) {
     if expected.logged && !actual.logged {
         let sql = format!("ALTER TABLE {} SET LOGGED", repair::table(name));
         found.push(
@@ -177,7 +227,7 @@ fn compare_table(name: &str, expected: &Table, actual: &Table, live: &Schema, fo
         hidden.drift.repair = Some(sql);
         found.push(hidden);
     }
-    columns::compare(name, expected, actual, found);
+    columns::compare(name, expected, actual, leave, found);
     constraints::compare(name, expected, actual, found);
     indexes::compare(name, expected, actual, live, found);
     for (trigger, definition) in &expected.triggers {

@@ -1,0 +1,115 @@
+//! Statements that the catalog shows to be done already, so that they need not be sent: `ADD COLUMN IF NOT EXISTS` of a
+//! column that is there would still lock the whole table for a moment.
+
+use tokio_postgres::types::Type;
+
+use crate::error::EngineError;
+use crate::schema::Schema;
+use crate::scope::Scope;
+use crate::words::words;
+
+/// What a statement makes only where it is not there yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Makes {
+    /// `CREATE TABLE IF NOT EXISTS`
+    Table(String),
+    /// `ALTER TABLE … ADD COLUMN IF NOT EXISTS`, alone
+    Column(String, String),
+    /// `CREATE INDEX … IF NOT EXISTS … ON table`
+    Index(String, String),
+}
+
+/// Reads what `sql` makes, where it has one of these forms.
+pub(crate) fn makes(sql: &str) -> Option<Makes> {
+    let mut at = words(sql);
+    match at.next_word().as_str() {
+        "create" => {
+            at.skip("unique");
+            match at.next_word().as_str() {
+                "table" if at.skip_if_not_exists() => Some(Makes::Table(at.name())),
+                "index" => {
+                    at.skip("concurrently");
+                    if !at.skip_if_not_exists() {
+                        return None;
+                    }
+                    let index = at.name();
+                    (at.skip("on") && !at.skip("only")).then(|| Makes::Index(at.name(), index))
+                }
+                _ => None,
+            }
+        }
+        "alter" if at.skip("table") => {
+            let table = at.name();
+            if !(at.skip("add") && at.skip("column") && at.skip_if_not_exists()) {
+                return None;
+            }
+            let column = at.name();
+            // A second sub-command has effects of its own.
+            (!at.has_outer_comma()).then_some(Makes::Column(table, column))
+        }
+        _ => None,
+    }
+}
+
+impl Makes {
+    /// Whether `schema` has it. An INVALID index is left to the repairs, as PostgreSQL leaves it.
+    pub(crate) fn is_in(&self, schema: &Schema) -> bool {
+        match self {
+            Self::Table(table) => schema.contains_key(table),
+            Self::Column(table, column) => schema.get(table).is_some_and(|shape| shape.columns.contains_key(column)),
+            Self::Index(table, index) => schema
+                .get(table)
+                .is_some_and(|shape| shape.indexes.contains_key(index) || shape.constraints.contains_key(index)),
+        }
+    }
+}
+
+/// Whether the catalog shows that the statement would do nothing.
+pub(crate) async fn has_nothing_to_do(scope: Scope<'_>, sql: &str) -> Result<bool, EngineError> {
+    let Some(makes) = makes(sql) else { return Ok(false) };
+    let there = match &makes {
+        Makes::Table(table) => {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class \
+                WHERE relnamespace = pg_catalog.to_regnamespace('public') AND relname = $1 AND relkind IN ('r', 'p'))";
+            scope.query_one(sql, &[(table, Type::TEXT)]).await?
+        }
+        Makes::Column(table, column) => {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
+                WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1 AND c.relkind = 'r' \
+                    AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped)";
+            scope.query_one(sql, &[(table, Type::TEXT), (column, Type::TEXT)]).await?
+        }
+        Makes::Index(table, index) => {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
+                JOIN pg_catalog.pg_class c ON c.oid = i.indrelid \
+                WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1 AND x.relname = $2)";
+            scope.query_one(sql, &[(table, Type::TEXT), (index, Type::TEXT)]).await?
+        }
+    };
+    Ok(there.try_get(0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_one_thing_is_known() {
+        let column = |table: &str, column: &str| Some(Makes::Column(table.to_owned(), column.to_owned()));
+        let cases = [
+            ("CREATE TABLE IF NOT EXISTS a (b int)", Some(Makes::Table("a".to_owned()))),
+            ("CREATE TABLE a (b int)", None),
+            ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b int DEFAULT 1", column("a", "b")),
+            ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b numeric(3, 1)", column("a", "b")),
+            ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b int, DROP COLUMN c", None),
+            ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b numeric(3, 1), DROP COLUMN c", None),
+            ("ALTER TABLE a ADD COLUMN b int", None),
+            ("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (c)", Some(Makes::Index("t".to_owned(), "i".to_owned()))),
+            ("CREATE INDEX i ON t (c)", None),
+            ("UPDATE a SET b = 1", None),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(makes(sql), expected, "{sql}");
+        }
+    }
+}
