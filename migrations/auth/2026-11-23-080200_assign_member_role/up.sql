@@ -2,4 +2,4 @@
 
 -- engine: data Users without a role became members
 -- engine: resolves column users.role_id
-UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'member') WHERE role_id IS NULL;
+UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'member') WHERE role_id IS NULL /* engine: batch users */;

@@ -10,7 +10,8 @@ FROM (
     FROM (
         SELECT id, created_at, email_key IS NOT NULL AS taken, coalesce(email_key, lower(email COLLATE "C")) AS key
         FROM users
-        WHERE email_key IS NOT NULL OR octet_length(email) = char_length(email)
+        WHERE (email_key IS NOT NULL OR octet_length(email) = char_length(email))
+            /* engine: batch users by coalesce(email_key, lower(email COLLATE "C")) */
     ) AS keyed
 ) AS ranked
 WHERE ranked.id = users.id AND ranked.place = 1 AND users.email_key IS NULL;
@@ -23,7 +24,8 @@ FROM (
     FROM (
         SELECT id, created_at, username_key IS NOT NULL AS taken, coalesce(username_key, lower(username COLLATE "C")) AS key
         FROM users
-        WHERE username_key IS NOT NULL OR octet_length(username) = char_length(username)
+        WHERE (username_key IS NOT NULL OR octet_length(username) = char_length(username))
+            /* engine: batch users by coalesce(username_key, lower(username COLLATE "C")) */
     ) AS keyed
 ) AS ranked
 WHERE ranked.id = users.id AND ranked.place = 1 AND users.username_key IS NULL;

@@ -269,8 +269,11 @@ impl Runner<'_> {
         if !migration.in_transaction {
             for statement in &migration.down {
                 let started = Instant::now();
+                let journal = self.journal_begins(Some(&migration.version), &statement.summary()).await?;
                 self.alone(&statement.sql, &context).await?;
-                done.push(reverted(migration, &statement.summary(), started));
+                let action = reverted(migration, &statement.summary(), started);
+                self.journal_ends(journal, &action).await?;
+                done.push(action);
             }
         }
         let ran = self

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
-use crate::diff::{self, Difference};
+use crate::diff::{self, Difference, Guard};
 use crate::error::EngineError;
 use crate::report::Kind;
 use crate::schema::{Column, Constraint, ConstraintKind, Expected, Schema, Table};
@@ -96,10 +96,22 @@ fn expected_table() -> Table {
 pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS public.__diesel_schema_migrations (\
     version VARCHAR(50) PRIMARY KEY NOT NULL, run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-/// Removes rows that repeat a version; the earliest stays. The same version twice says nothing more than once.
-pub(crate) const REMOVE_REPEATED: &str = "DELETE FROM public.__diesel_schema_migrations later \
-    USING public.__diesel_schema_migrations earlier \
-    WHERE later.version = earlier.version AND later.ctid > earlier.ctid";
+/// For what the run itself puts in order: the statement, and what it says. The same version twice says nothing more than once.
+pub(crate) fn put_in_order(difference: &Difference) -> Option<(&'static str, &'static str)> {
+    match &difference.guard {
+        Some(Guard::Unique(_)) => Some((
+            "DELETE FROM public.__diesel_schema_migrations later \
+             USING public.__diesel_schema_migrations earlier \
+             WHERE later.version = earlier.version AND later.ctid > earlier.ctid",
+            "Removed repeated rows of the migration history",
+        )),
+        Some(Guard::NoNulls(column)) if column == "run_on" => Some((
+            "UPDATE public.__diesel_schema_migrations SET run_on = CURRENT_TIMESTAMP WHERE run_on IS NULL",
+            "Gave rows of the migration history the time that they lacked",
+        )),
+        _ => None,
+    }
+}
 
 /// Records versions as applied.
 pub(crate) async fn record(scope: Scope<'_>, versions: &[String]) -> Result<(), EngineError> {

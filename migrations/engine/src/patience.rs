@@ -9,8 +9,9 @@ use crate::session::Session;
 
 /// How long the first attempt queues for a lock, with everybody else queueing behind it.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(100);
-/// And the later ones at most.
-const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+/// And the later ones at most: less than `deadlock_timeout` (1 s by default), so that of two who wait for each other it is
+/// always the run that gives way, never the statement of a client.
+const LAST_TIMEOUT: Duration = Duration::from_millis(700);
 /// The first pause; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(3);

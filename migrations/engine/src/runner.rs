@@ -130,7 +130,7 @@ impl Runner<'_> {
                 Step::Transaction(statements) => self.in_transaction(statements, &context).await?,
             };
         }
-        tracing::info!(table = difference.drift.table, object = difference.drift.object, "repaired");
+        self.tell(&format!("repaired {}.{}", difference.drift.table, difference.drift.object));
         let action = Action { version: None, statement, outcome: Outcome::Repaired, duration_ms: millis(started) };
         self.journal_ends(journal, &action).await?;
         report.actions.push(action);
@@ -150,66 +150,60 @@ impl Runner<'_> {
         .await
     }
 
-    /// One migration: runs of statements in a transaction each, batched ones in their parts, one that PostgreSQL refuses
-    /// inside a transaction alone. Each statement can be run again by itself (a rule), so a kill between them costs nothing.
+    /// One migration. Each of its statements can be run again by itself (a rule), so each commits by itself: a transaction
+    /// that held a lock on one table while it waits for one on another would meet clients that take them the other way round.
     async fn migrate(&self, migration: &Migration, report: &mut UpReport) -> Result<(), EngineError> {
         self.prove().await?;
-        if !migration.in_transaction {
-            for statement in &migration.statements {
+        for statement in &migration.statements {
+            if !migration.in_transaction {
                 self.migrate_alone(migration, statement, report).await?;
-            }
-        } else {
-            for run in migration.statements.chunk_by(|a, b| a.batch.is_none() && b.batch.is_none()) {
-                match run {
-                    [statement] if statement.batch.is_some() && !self.session.is_shadow() => {
-                        self.migrate_in_parts(migration, statement, report).await?;
-                    }
-                    run => {
-                        let ran =
-                            self.retrying(async |timeout| self.migrate_run(migration, run, timeout).await).await?;
-                        report.actions.extend(ran.actions);
-                        report.data_changes.extend(ran.data_changes);
-                    }
-                }
+            } else if statement.batch.is_some() && !self.session.is_shadow() {
+                self.migrate_in_parts(migration, statement, report).await?;
+            } else {
+                let (action, rows) =
+                    self.retrying(async |timeout| self.migrate_statement(migration, statement, timeout).await).await?;
+                report.actions.push(action);
+                report.data_changes.extend(data_change(migration, statement, rows));
             }
         }
-        tracing::info!(version = migration.version, name = migration.name, "migration ran");
+        self.tell(&format!("migration {}_{} ran", migration.version, migration.name));
         Ok(())
     }
 
-    async fn migrate_run(
+    async fn migrate_statement(
         &self,
         migration: &Migration,
-        statements: &[Statement],
+        statement: &Statement,
         timeout: Duration,
-    ) -> Result<Ran, EngineError> {
-        let mut ran = Ran::default();
-        let scope = self.session.scope();
-        self.session.begin(timeout).await?;
-        let mut before: Option<String> = None;
-        for statement in statements {
-            let started = Instant::now();
-            if skip::has_nothing_to_do(scope, &statement.sql).await? {
-                ran.actions.push(action(migration, statement, Outcome::AlreadyThere, started));
-                continue;
+    ) -> Result<(Action, u64), EngineError> {
+        let (scope, started) = (self.session.scope(), Instant::now());
+        if skip::has_nothing_to_do(scope, &statement.sql).await? {
+            let action = action(migration, statement, Outcome::AlreadyThere, started);
+            if let Some(ledger) = self.ledger {
+                ledger.actions(std::slice::from_ref(&action)).await?;
             }
-            let earlier = match before.take() {
-                Some(earlier) => earlier,
-                None => fingerprint(scope, self.tables).await?,
-            };
-            let rows = self.session.execute(&statement.sql, &context(migration)).await?;
-            let later = fingerprint(scope, self.tables).await?;
-            let changed = earlier != later || (rows > 0 && !statement.is_query());
-            before = Some(later);
-            let outcome = if changed { Outcome::Applied } else { Outcome::AlreadyThere };
-            ran.actions.push(action(migration, statement, outcome, started));
-            ran.data_changes.extend(data_change(migration, statement, rows));
+            return Ok((action, 0));
         }
+        self.session.begin(timeout).await?;
+        let before = fingerprint(scope, self.tables).await?;
+        let rows = self.session.execute(&statement.sql, &context(migration)).await?;
+        let changed = before != fingerprint(scope, self.tables).await? || (rows > 0 && !statement.is_query());
+        let outcome = if changed { Outcome::Applied } else { Outcome::AlreadyThere };
+        let action = action(migration, statement, outcome, started);
         if let Some(ledger) = self.ledger {
-            ledger.actions(&ran.actions).await?;
+            ledger.actions(std::slice::from_ref(&action)).await?;
         }
         self.session.commit(&context(migration)).await?;
-        Ok(ran)
+        Ok((action, rows))
+    }
+
+    /// A rehearsal says nothing of what it does to its copy.
+    fn tell(&self, what: &str) {
+        if self.session.is_shadow() {
+            tracing::debug!(what, "rehearsed");
+        } else {
+            tracing::info!("{what}");
+        }
     }
 
     async fn migrate_in_parts(
@@ -351,7 +345,7 @@ impl Runner<'_> {
         }
     }
 
-    async fn journal_begins(&self, version: Option<&str>, statement: &str) -> Result<Option<i32>, EngineError> {
+    pub(crate) async fn journal_begins(&self, version: Option<&str>, statement: &str) -> Result<Option<i32>, EngineError> {
         match self.ledger {
             Some(ledger) => Ok(Some(ledger.action_begins(version, statement).await?)),
             None => Ok(None),
@@ -359,20 +353,13 @@ impl Runner<'_> {
     }
 
     /// Closes the entry, or writes the whole action where none was opened.
-    async fn journal_ends(&self, step: Option<i32>, action: &Action) -> Result<(), EngineError> {
+    pub(crate) async fn journal_ends(&self, step: Option<i32>, action: &Action) -> Result<(), EngineError> {
         match (self.ledger, step) {
             (Some(ledger), Some(step)) => ledger.action_ends(step, action.outcome.word(), None).await,
             (Some(ledger), None) => ledger.actions(std::slice::from_ref(action)).await,
             (None, _) => Ok(()),
         }
     }
-}
-
-/// What a transaction did; reported only once it is committed.
-#[derive(Default)]
-struct Ran {
-    actions: Vec<Action>,
-    data_changes: Vec<DataChange>,
 }
 
 fn context(migration: &Migration) -> String {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::blockers::Blocker;
-use crate::diff::{Difference, Guard, Leave};
+use crate::diff::{Difference, Leave};
 use crate::error::EngineError;
 use crate::findings::{self, Ask};
 use crate::interrupt::Interrupt;
@@ -148,9 +148,9 @@ pub(crate) async fn obstacles_to(
     let scope = session.scope();
     let mut found = obstacles::standing(scope, set, &inspection.owned()).await?;
     found.extend(blockers::find(scope, set, &inspection.live, &inspection.differences, leave).await?);
-    // Repeated versions are no obstacle: they are removed.
+    // Repeated versions and missing times are no obstacle: the run puts them in order.
     let of_history: Vec<Difference> =
-        inspection.history.differences.iter().filter(|difference| !is_repeated(difference)).cloned().collect();
+        inspection.history.differences.iter().filter(|difference| history::put_in_order(difference).is_none()).cloned().collect();
     found.extend(blockers::find(scope, set, &inspection.live, &of_history, leave).await?);
     Ok(found)
 }
@@ -167,10 +167,6 @@ pub(crate) async fn in_the_way(
 ) -> Result<Vec<Blocker>, EngineError> {
     let no_right = obstacles::rights(session.scope().client, &inspection.owned()).await?;
     if no_right.is_empty() { obstacles_to(session, set, inspection, leave).await } else { Ok(no_right) }
-}
-
-fn is_repeated(difference: &Difference) -> bool {
-    matches!(difference.guard, Some(Guard::Unique(_)))
 }
 
 struct Run<'a> {
@@ -306,12 +302,10 @@ impl Run<'_> {
             ledger::create(self.session).await?;
             // Asked again under the lock: the other service may have mended it.
             let current = self.inspect().await?.history;
-            if current.differences.iter().any(is_repeated) {
-                let rows = self.session.execute(history::REMOVE_REPEATED, "history").await?;
-                if rows > 0 {
-                    let description = "Removed repeated rows of the migration history".to_owned();
-                    report.data_changes.push(DataChange { version: None, description, rows });
-                }
+            for (sql, description) in current.differences.iter().filter_map(history::put_in_order) {
+                let rows = self.session.execute(sql, "history").await?;
+                let description = description.to_owned();
+                report.data_changes.extend((rows > 0).then_some(DataChange { version: None, description, rows }));
             }
             let tables = [history::TABLE.to_owned()];
             let runner = Runner {
