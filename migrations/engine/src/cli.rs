@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::backup::BackupArgs;
 use crate::error::{EngineError, ExitCode};
 use crate::render;
 use crate::report::State;
@@ -21,7 +22,7 @@ pub enum MigrateCommand {
     ///
     /// Exit codes: 0 the schema is the expected one, 1 failed, 2 usage or configuration, 3 something is in the way
     /// (nothing was changed) or drift is left, 5 another run holds the lock, 6 database unreachable, 7 the database is
-    /// newer than this binary.
+    /// newer than this binary, 8 no good backup (nothing was changed).
     #[command(verbatim_doc_comment)]
     Up(UpArgs),
     /// Show applied, pending and unknown versions and the last run. Writes nothing, exits 0 whatever it finds.
@@ -55,6 +56,8 @@ pub struct CommonArgs {
 pub struct UpArgs {
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
 }
 
 /// The form of an answer.
@@ -100,8 +103,9 @@ async fn interrupted() {
 
 async fn dispatch(command: &MigrateCommand, set: &MigrationSet, connector: &dyn Connect) -> ExitCode {
     match command {
-        MigrateCommand::Up(UpArgs { common }) => {
-            let options = UpOptions { lock_wait: common.lock_wait, connect_wait: common.connect_wait };
+        MigrateCommand::Up(UpArgs { common, backup }) => {
+            let (lock_wait, connect_wait) = (common.lock_wait, common.connect_wait);
+            let options = UpOptions { lock_wait, connect_wait, backup: backup.options() };
             let (report, outcome) = up(connector, set, options).await;
             match common.output {
                 Output::Json => render::json(&report),
@@ -164,7 +168,7 @@ fn answer<T: Serialize>(output: Output, report: &T, text: impl FnOnce(&T)) {
 
 fn fail(command: &MigrateCommand, set: &MigrationSet, error: &EngineError) -> ExitCode {
     let common = match command {
-        MigrateCommand::Up(UpArgs { common }) => common,
+        MigrateCommand::Up(UpArgs { common, .. }) => common,
         MigrateCommand::Status(common) | MigrateCommand::Verify(common) | MigrateCommand::Snapshot(common) => common,
     };
     match common.output {

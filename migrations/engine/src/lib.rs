@@ -8,6 +8,7 @@
 //! - [`diff`] compares two schemas; [`repair`] says what mends a difference, and what must be true of the rows.
 //! - [`cli`] is the `migrate` subcommand with its exit codes and JSON.
 
+mod backup;
 mod blockers;
 mod catalog;
 pub mod cli;
@@ -28,6 +29,7 @@ mod split;
 mod up;
 mod verify;
 
+pub use backup::{BackupArgs, BackupOptions, BackupReport, ToolSettings};
 pub use blockers::Blocker;
 pub use catalog::read_schema;
 pub use error::{ConnectError, EngineError, ExitCode};

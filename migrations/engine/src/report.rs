@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::backup::BackupReport;
 use crate::blockers::Blocker;
 
 /// How the database stands to the binary.
@@ -174,6 +175,9 @@ pub struct UpReport {
     pub findings: Vec<FindingReport>,
     /// What was in the way; then nothing was changed.
     pub blockers: Vec<Blocker>,
+    /// The archive that was made before the first change, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupReport>,
     /// Why the run ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::backup::ToolSettings;
 use crate::error::{ConnectError, EngineError, postgres_message};
 use crate::repair::Step;
 use crate::split::summary;
@@ -26,6 +27,9 @@ const ATTEMPTS: u32 = 15;
 pub trait Connect: Send + Sync {
     /// A new connection whose driver is already running.
     fn connect(&self) -> BoxFuture<'_, Result<Client, ConnectError>>;
+
+    /// How PostgreSQL's own tools reach the same database.
+    fn tool_settings(&self) -> ToolSettings;
 }
 
 /// Connects, waiting up to `wait` for a database that does not answer.

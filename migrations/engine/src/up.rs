@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio_postgres::Client;
 
+use crate::backup::{self, BackupOptions};
 use crate::catalog::fingerprint;
 use crate::diff::Difference;
 use crate::error::EngineError;
@@ -25,12 +26,14 @@ const CONVERGE_ROUNDS: usize = 5;
 const PREPARE_ROUNDS: usize = 3;
 
 /// How patient a run is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct UpOptions {
     /// How long another run is waited for, and a lost connection is ridden out.
     pub lock_wait: Duration,
     /// How long an unreachable database is waited for.
     pub connect_wait: Duration,
+    /// The archive before the first change.
+    pub backup: Option<BackupOptions>,
 }
 
 /// Brings the database to the expected schema. The report tells what was done also when an error ends the run.
@@ -53,11 +56,12 @@ pub async fn up(
         data_changes: Vec::new(),
         findings: Vec::new(),
         blockers: Vec::new(),
+        backup: None,
         error: None,
     };
     let deadline = Instant::now() + options.lock_wait;
     let outcome = loop {
-        let outcome = attempt(connector, set, options, &mut report).await;
+        let outcome = attempt(connector, set, &options, &mut report).await;
         match &outcome {
             // A restart or failover in the middle: everything is re-runnable, so the run begins again.
             Err(error) if error.is_connection_loss() && Instant::now() < deadline => {
@@ -79,7 +83,7 @@ pub async fn up(
 async fn attempt(
     connector: &dyn Connect,
     set: &MigrationSet,
-    options: UpOptions,
+    options: &UpOptions,
     report: &mut UpReport,
 ) -> Result<(), EngineError> {
     let client = session::connect(connector, options.connect_wait).await?;
@@ -114,7 +118,7 @@ struct Run<'a> {
     client: &'a Client,
     connector: &'a dyn Connect,
     set: &'a MigrationSet,
-    options: UpOptions,
+    options: &'a UpOptions,
     lock: &'a Lock,
 }
 
@@ -146,6 +150,11 @@ impl Run<'_> {
         in_the_way.extend(blockers::find(self.client, self.set, &history_live, &history_differences).await?);
         if !in_the_way.is_empty() {
             return Err(EngineError::Blocked(in_the_way));
+        }
+        // Once a run: after a lost connection the first archive is still the one from before the first change.
+        if let (Some(options), None) = (&self.options.backup, &report.backup) {
+            let ours = [&self.set.expected.table_names()[..], &[history::TABLE.to_owned()]].concat();
+            report.backup = Some(backup::take(self.connector, self.client, self.set.service, &ours, options).await?);
         }
 
         let changed = self.change(&inspection, report).await;
