@@ -3,7 +3,7 @@
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::Child;
 
@@ -93,18 +93,24 @@ impl Drop for Running {
     fn drop(&mut self) {
         // `None` once it has been waited for: the number may be another process's by now.
         let Some(group) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
-        for signal in [Signal::TERM, Signal::KILL] {
-            // It fails only when the group is gone.
-            let _gone = kill_process_group(group, signal);
-            let until = Instant::now() + CANCEL_PATIENCE;
-            while Instant::now() < until {
-                if !matches!(self.0.try_wait(), Ok(None)) {
-                    return;
-                }
-                pause();
-            }
+        let until = Instant::now() + CANCEL_PATIENCE;
+        // Signals fail only when the group is gone.
+        let _gone = kill_process_group(group, Signal::TERM);
+        while !has_ended(group) && Instant::now() < until {
+            pause();
+        }
+        // What is left of the group, before anybody is reaped: until then the number is its own.
+        let _gone = kill_process_group(group, Signal::KILL);
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < until + CANCEL_PATIENCE {
+            pause();
         }
     }
+}
+
+/// Whether the process has ended; it is not reaped.
+fn has_ended(id: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::Pid(id), look), Ok(None))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a value that is dropped cannot await; bounded by CANCEL_PATIENCE")]
@@ -141,7 +147,15 @@ mod tests {
         let running = run(shell(script), None, |line| ids.push(line.parse::<i32>().unwrap()), || {});
         assert!(tokio::time::timeout(Duration::from_millis(500), running).await.is_err());
         assert_eq!(ids.len(), 2);
-        let there = |id: &i32| rustix::process::test_kill_process(Pid::from_raw(*id).unwrap()).is_ok();
-        assert!(!ids.iter().any(there), "{ids:?} are still there");
+        // Whoever adopts the orphan may take a moment to reap it.
+        let there = |id: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            rustix::process::test_kill_process(Pid::from_raw(*id).unwrap()).is_ok() && !stat.contains(") Z ")
+        };
+        for _ in 0..100 {
+            ids.retain(there);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(ids.is_empty(), "{ids:?} are still there");
     }
 }
