@@ -29,11 +29,11 @@ async fn restore(path: &Path, database: &TestDatabase) {
 async fn the_archive_is_the_database_before_the_migration() {
     // With a table of another application and a large object: the whole database is dumped.
     let sql = format!(
-        "{}\nCREATE TABLE elsewhere (id int PRIMARY KEY, note text); INSERT INTO elsewhere VALUES (1, 'kept'), (2, NULL);
-         SELECT lo_from_bytea(4711, 'large');",
+        "{}\nCREATE TABLE elsewhere (id int PRIMARY KEY, note text); INSERT INTO elsewhere VALUES (1, 'kept'), (2, NULL);",
         fixture("legacy/incident")
     );
     let database = TestDatabase::from_sql(&sql).await;
+    database.execute("SELECT lo_from_bytea(4711, 'large')").await;
     let client = database.client().await;
     let place = tempfile::tempdir().unwrap();
     for (service, name) in [(Service::Auth, "auth-service"), (Service::Task, "task-service")] {

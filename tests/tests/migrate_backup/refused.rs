@@ -103,6 +103,7 @@ async fn tools_that_are_missing_or_too_old() {
 #[tokio::test]
 async fn rows_that_the_role_cannot_read() {
     let cases = [
+        ("SELECT lo_from_bytea(4711, 'large')", "permission denied for large object 4711", "ON LARGE OBJECT"),
         ("CREATE TABLE elsewhere (a int)", "permission denied for table elsewhere", "pg_read_all_data"),
         (
             "CREATE TABLE elsewhere (a int); GRANT SELECT ON elsewhere TO PUBLIC; ALTER TABLE elsewhere ENABLE ROW LEVEL SECURITY",

@@ -7,27 +7,48 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
 use tests::legacy::{all_rows, fixture, whole_schema};
 use tests::{Service, TestDatabase, client_tools};
+use tokio::process::Child;
 
 use crate::{archive, names, password, tools_with, up_with};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run of `up` that is looked at while it works.
-fn start(database: &TestDatabase, directory: &Path) -> tokio::process::Child {
-    tokio::process::Command::new(Service::Auth.program())
-        .args(["migrate", "up", "--output", "json", "--backup-dir"])
-        .arg(directory)
-        .env("DATABASE_URL", database.migrator_url())
-        .env("PG_BIN_DIR", client_tools())
-        .env("RUST_LOG", "trace")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+struct Run {
+    child: Child,
+    /// Files, as nobody reads a pipe meanwhile.
+    output: TempDir,
+}
+
+impl Run {
+    fn start(database: &TestDatabase, directory: &Path) -> Self {
+        let output = tempfile::tempdir().unwrap();
+        let file = |name: &str| fs::File::create(output.path().join(name)).unwrap();
+        let child = tokio::process::Command::new(Service::Auth.program())
+            .args(["migrate", "up", "--output", "json", "--backup-dir"])
+            .arg(directory)
+            .env("DATABASE_URL", database.migrator_url())
+            .env("PG_BIN_DIR", client_tools())
+            .env("RUST_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { child, output }
+    }
+
+    /// SIGTERM; answers the exit code and all it has written.
+    async fn terminate(mut self) -> (Option<i32>, String) {
+        kill_process(Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        let text = |name: &str| fs::read_to_string(self.output.path().join(name)).unwrap();
+        (status.code(), [text("stdout"), text("stderr")].concat())
+    }
 }
 
 /// Asks again until there is an answer.
@@ -75,11 +96,6 @@ fn partial(directory: &Path) -> Option<PathBuf> {
     names(directory).into_iter().find(|name| name.ends_with(".dump.partial")).map(|name| directory.join(name))
 }
 
-fn terminate(child: &tokio::process::Child) {
-    let id = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
-    kill_process(id, Signal::TERM).unwrap();
-}
-
 /// How many sessions of a dump are in the database.
 async fn dumps(client: &tokio_postgres::Client) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'auth-service backup'";
@@ -96,8 +112,8 @@ async fn the_password_is_in_no_argument_and_no_log_and_sigterm_ends_a_waiting_du
     let (place, secret) = (tempfile::tempdir().unwrap(), password(&database));
     holder.batch_execute("BEGIN; LOCK TABLE elsewhere").await.unwrap();
 
-    let child = start(&database, place.path());
-    let id = child.id().unwrap();
+    let run = Run::start(&database, place.path());
+    let id = run.child.id().unwrap();
     until("the dump's session", async || (dumps(&client).await > 0).then_some(())).await;
     let (dump, line) = until("pg_dump", async || {
         children(id).into_iter().find(|(_, line)| line.contains("pg_dump") && line.contains("--format=custom"))
@@ -107,17 +123,15 @@ async fn the_password_is_in_no_argument_and_no_log_and_sigterm_ends_a_waiting_du
     let unfinished = partial(place.path()).unwrap();
     assert_eq!(fs::metadata(unfinished).unwrap().permissions().mode() & 0o777, 0o600);
 
-    terminate(&child);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (code, written) = run.terminate().await;
+    assert_eq!(code, Some(1), "{written}");
     assert_eq!(names(place.path()), [""; 0]);
     let gone = test_kill_process(Pid::from_raw(dump.try_into().unwrap()).unwrap()).is_err();
     assert!(gone, "pg_dump {dump} is still there");
     // The table is still held: only a cancelled statement ends now.
     until("the end of the dump's session", async || (dumps(&client).await == 0).then_some(())).await;
-    let logs = [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat();
-    assert!(logs.contains("dumping the database") && logs.contains("interrupted"), "{logs}");
-    assert!(!logs.contains(&secret), "{logs}");
+    assert!(written.contains("dumping the database") && written.contains("interrupted"), "{written}");
+    assert!(!written.contains(&secret), "the password is in the output");
     holder.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(whole_schema(&client).await, schema);
     assert_eq!(all_rows(&client).await, rows);
@@ -135,14 +149,13 @@ async fn sigterm_while_rows_are_written_leaves_nothing() {
     let client = database.client().await;
     let schema = whole_schema(&client).await;
     let place = tempfile::tempdir().unwrap();
-    let child = start(&database, place.path());
+    let run = Run::start(&database, place.path());
     until("the first rows in the file", async || {
         partial(place.path()).filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 1_000_000))
     })
     .await;
-    terminate(&child);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (code, written) = run.terminate().await;
+    assert_eq!(code, Some(1), "{written}");
     assert_eq!(names(place.path()), [""; 0]);
     assert_eq!(whole_schema(&client).await, schema);
     until("the end of the dump's session", async || (dumps(&client).await == 0).then_some(())).await;

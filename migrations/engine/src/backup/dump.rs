@@ -15,6 +15,10 @@ const LOCK_WAIT: &str = "60s";
 /// What a part of pg_dump's complaint means, and what to do about it.
 const ADVICE: &[(&str, &str)] = &[
     (
+        "permission denied for large object",
+        "the archive holds the whole database: `GRANT SELECT ON LARGE OBJECT <id> TO <role>` for the role of DATABASE_URL",
+    ),
+    (
         "permission denied",
         "the archive holds the whole database, so the role of DATABASE_URL must read all of it: `GRANT pg_read_all_data TO <role>`, or give the tables to it",
     ),
