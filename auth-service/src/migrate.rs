@@ -1,7 +1,7 @@
 //! Joins the migration engine, which knows no service, to the connections of service-kit, which knows no engine.
 
 use futures_util::future::BoxFuture;
-use migration_engine::{Connect, ConnectError};
+use migration_engine::{Connect, ConnectError, ToolSettings};
 use service_kit::postgres::{self, ConnectErrorKind, DatabaseUrl};
 
 /// Connections for the engine, with the TLS of `DATABASE_URL`.
@@ -28,5 +28,8 @@ impl Connect for EngineConnections {
             tokio::spawn(connection);
             Ok(client)
         })
+    }
+    fn tool_settings(&self) -> ToolSettings {
+        ToolSettings { environment: self.url.libpq_environment(), password: self.url.password() }
     }
 }

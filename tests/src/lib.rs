@@ -15,6 +15,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness ends the test with a panic")]
 
 mod accounts;
+mod client_tools;
 mod database;
 pub mod legacy;
 mod migrate;
@@ -24,6 +25,7 @@ mod refusals;
 mod server;
 
 pub use accounts::{Account, Authorized, Bearer, PASSWORD, authorized, sign_in, sign_up};
+pub use client_tools::client_tools;
 pub use database::{Postgres, TestDatabase};
 pub use migrate::{MigrateRun, run_migrate};
 pub use pair::Pair;

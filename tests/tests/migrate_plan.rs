@@ -23,7 +23,10 @@ const DRIFTS: &[(Service, &str)] = &[
     (Service::Task, "ALTER TABLE tasks ALTER COLUMN title DROP NOT NULL"),
     (Service::Task, "ALTER TABLE tasks ALTER COLUMN due_date SET DEFAULT now()"),
     (Service::Task, "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey"),
-    (Service::Task, "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey; CREATE UNIQUE INDEX tasks_pk ON tasks (user_id, id)"),
+    (
+        Service::Task,
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey; CREATE UNIQUE INDEX tasks_pk ON tasks (user_id, id)",
+    ),
     (Service::Task, "ALTER TABLE tasks RENAME CONSTRAINT tasks_pkey TO pk"),
     (Service::Task, "ALTER TABLE tasks DROP CONSTRAINT tasks_status_check"),
     (
@@ -125,12 +128,13 @@ async fn what_up_does_stands_in_the_plan() {
         };
         for action in report["actions"].as_array().unwrap() {
             let text = action["statement"].as_str().unwrap();
-            let foretold = planned.iter().any(|statement| statement["version"] == action["version"] && begins(text, statement));
+            let foretold =
+                planned.iter().any(|statement| statement["version"] == action["version"] && begins(text, statement));
             assert!(action["outcome"] == "already_there" || foretold, "case {at}: not in the plan: {action}\n{plan:#}");
         }
-        for statement in planned.iter().filter(|statement| {
-            statement["outcome"] == "changes" && statement["origin"] == "migration"
-        }) {
+        for statement in
+            planned.iter().filter(|statement| statement["outcome"] == "changes" && statement["origin"] == "migration")
+        {
             let done = report["actions"].as_array().unwrap().iter().any(|action| {
                 action["version"] == statement["version"]
                     && action["outcome"] == "applied"
@@ -202,7 +206,8 @@ fn strength(mode: &str) -> usize {
 
 /// Ordinary tables of `public` with the number of their file.
 async fn files(client: &Client) -> BTreeMap<String, u32> {
-    let sql = "SELECT relname::text, relfilenode FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+    let sql =
+        "SELECT relname::text, relfilenode FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
     client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
@@ -284,7 +289,10 @@ fn compare(statement: &Value, real: &Real, about: &str) {
     for (table, mode) in &real.locks {
         let claimed = planned.get(table).map_or(0, |mode| strength(mode));
         // Reading is not worth a line of a plan.
-        assert!(claimed >= strength(mode) || *mode == STRENGTH[0], "a stronger lock than planned on {table}: {context}");
+        assert!(
+            claimed >= strength(mode) || *mode == STRENGTH[0],
+            "a stronger lock than planned on {table}: {context}"
+        );
     }
     if statement["certain"] != true {
         return;

@@ -35,7 +35,8 @@ SELECT c.relname::text, k.conname::text, k.contype::text, pg_catalog.pg_get_cons
     CASE WHEN k.contype = 'f' THEN k.confrelid::pg_catalog.regclass::text END,
     (SELECT coalesce(pg_catalog.array_agg(a.attname::text ORDER BY n.place), '{}')
      FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS n (attnum, place)
-     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n.attnum)
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n.attnum),
+    NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled = 'D')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype IN ('p', 'u', 'c', 'x', 'f')
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x')
@@ -210,7 +211,9 @@ fn constraint(row: &Row, scope: Scope<'_>) -> Result<Constraint, tokio_postgres:
     Ok(Constraint {
         kind,
         definition: definition.trim_end_matches(" NOT VALID").to_owned(),
-        valid: row.try_get(4)?,
+        // `ALTER TABLE … DISABLE TRIGGER ALL` leaves a foreign key that looks validated and checks nothing.
+        valid: row.try_get::<_, bool>(4)? && row.try_get::<_, bool>(8)?,
+        enforced: row.try_get(8)?,
         columns: row.try_get(5)?,
         references: references.map(|name| name.strip_prefix("public.").unwrap_or(&name).to_owned()),
         referenced_columns: row.try_get(7)?,

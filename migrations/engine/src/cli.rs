@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::backup::BackupArgs;
 use crate::diff::Leave;
 use crate::down::{Target, down};
 use crate::error::{EngineError, ExitCode};
@@ -29,7 +30,7 @@ pub enum MigrateCommand {
     /// (nothing was changed) or drift is left, 5 another run holds the lock, 6 database unreachable, 7 the database is
     /// newer than this binary, 8 no good backup (nothing was changed).
     #[command(verbatim_doc_comment)]
-    Up(RunArgs),
+    Up(UpArgs),
     /// Show what `up` would do, statement by statement, each with its lock, whether it scans or rewrites, and what is in the way.
     ///
     /// Writes nothing and needs only to read. Exits 0 whatever it finds.
@@ -81,6 +82,15 @@ pub struct CommonArgs {
     pub lock_wait: Duration,
 }
 
+/// Flags of `up`.
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+}
+
 /// Flags of what changes the schema, and of its plan.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -103,6 +113,8 @@ pub struct ZoneArgs {
 pub struct RepairArgs {
     #[command(flatten)]
     run: RunArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
     /// Do it. Others may have to wait while a large table is written anew.
     #[arg(long)]
     apply: bool,
@@ -115,6 +127,8 @@ pub struct DownArgs {
     common: CommonArgs,
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
     /// Revert even where rows or values are lost.
     #[arg(long)]
     allow_data_loss: bool,
@@ -144,7 +158,8 @@ pub enum Output {
 impl MigrateCommand {
     fn common(&self) -> &CommonArgs {
         match self {
-            Self::Up(args) | Self::Plan(args) | Self::Rehearse(args) => &args.common,
+            Self::Up(args) => &args.run.common,
+            Self::Plan(args) | Self::Rehearse(args) => &args.common,
             Self::Down(args) => &args.common,
             Self::Repair(args) => &args.run.common,
             Self::Status(common) | Self::Verify(common) | Self::Snapshot(common) => common,
@@ -199,11 +214,11 @@ async fn dispatch(
 ) -> ExitCode {
     let outcome = match command {
         MigrateCommand::Up(args) => {
-            let (report, outcome) = up(connector, set, &options(args, interrupt)).await;
-            return told(&args.common, &report, outcome);
+            let (report, outcome) = up(connector, set, &options(&args.run, Some(&args.backup), interrupt)).await;
+            return told(&args.run.common, &report, outcome);
         }
         MigrateCommand::Rehearse(args) => {
-            let (report, outcome) = rehearse(connector, set, &options(args, interrupt)).await;
+            let (report, outcome) = rehearse(connector, set, &options(args, None, interrupt)).await;
             answer(args.common.output, &report, render::rehearse);
             return outcome.map_or_else(|error| error.exit_code(), |()| ExitCode::Done);
         }
@@ -212,13 +227,13 @@ async fn dispatch(
                 (_, Some(version)) => Target::Version(version.clone()),
                 (steps, None) => Target::Steps(usize::from(steps.unwrap_or(1))),
             };
-            let options = common_options(&args.common, interrupt);
+            let options = common_options(&args.common, Some(&args.backup), interrupt);
             let (report, outcome) = down(connector, set, &target, args.allow_data_loss, &options).await;
             answer(args.common.output, &report, render::down);
             return outcome.map_or_else(|error| error.exit_code(), |()| ExitCode::Done);
         }
         MigrateCommand::Repair(args) if args.apply => {
-            let (report, outcome) = repair(connector, set, &options(&args.run, interrupt)).await;
+            let (report, outcome) = repair(connector, set, &options(&args.run, Some(&args.backup), interrupt)).await;
             return told(&args.run.common, &report, outcome);
         }
         _ => {
@@ -275,16 +290,17 @@ async fn reading(
     }
 }
 
-fn options(args: &RunArgs, interrupt: Interrupt) -> RunOptions {
-    RunOptions { time_zone: args.zone.time_zone.clone(), ..common_options(&args.common, interrupt) }
+fn options(args: &RunArgs, backup: Option<&BackupArgs>, interrupt: Interrupt) -> RunOptions {
+    RunOptions { time_zone: args.zone.time_zone.clone(), ..common_options(&args.common, backup, interrupt) }
 }
 
-fn common_options(common: &CommonArgs, interrupt: Interrupt) -> RunOptions {
+fn common_options(common: &CommonArgs, backup: Option<&BackupArgs>, interrupt: Interrupt) -> RunOptions {
     RunOptions {
         lock_wait: common.lock_wait,
         connect_wait: common.connect_wait,
         time_zone: None,
         interrupt,
+        backup: backup.and_then(BackupArgs::options),
         on_terminal: common.output == Output::Text && std::io::IsTerminal::is_terminal(&std::io::stderr()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::backup::BackupReport;
 use crate::diff::Leave;
 use crate::error::EngineError;
 use crate::history;
@@ -20,7 +21,7 @@ use crate::schema::Schema;
 use crate::session::{Connect, Session};
 use crate::set::{Migration, MigrationSet};
 use crate::shadow;
-use crate::up::{RunOptions, refuse_newer};
+use crate::up::{RunOptions, backup_first, refuse_newer};
 use crate::verify::{Inspection, inspect};
 use crate::words::words;
 
@@ -56,6 +57,9 @@ pub struct DownReport {
     pub actions: Vec<Action>,
     /// What was lost, or would be.
     pub losses: Vec<Loss>,
+    /// The archive that was made before the first change, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupReport>,
     /// Why the run ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -74,6 +78,7 @@ pub async fn down(
         reverted: Vec::new(),
         actions: Vec::new(),
         losses: Vec::new(),
+        backup: None,
         error: None,
     };
     let outcome = attempt(connector, set, target, may_lose, options, &mut report).await;
@@ -233,8 +238,10 @@ async fn revert(
     options: &RunOptions,
     report: &mut DownReport,
 ) -> Result<(), EngineError> {
+    report.backup = backup_first(session, set, options).await?;
     ledger::ensure(session, options.connect_wait, options.lock_wait).await?;
     let (ledger, _) = Ledger::open(session, set, "down").await?;
+    ledger.backup(report.backup.as_ref()).await?;
     let tables = set.expected.table_names();
     let runner = Runner {
         session,

@@ -115,6 +115,9 @@ pub enum EngineError {
     /// `down` would lose rows.
     #[error("{0}")]
     WouldLose(String),
+    /// No good archive of the database before the first change.
+    #[error("no good backup, so nothing was changed: {0}")]
+    Backup(String),
     /// SIGTERM or Ctrl-C.
     #[error("interrupted; run the command again, it goes on where this run stopped")]
     Interrupted,
@@ -133,6 +136,7 @@ impl EngineError {
             Self::Locked { .. } => ExitCode::Locked,
             Self::Ahead(_) => ExitCode::Ahead,
             Self::Blocked(_) | Self::Stopped(_) | Self::NotConverged(_) => ExitCode::Drift,
+            Self::Backup(_) => ExitCode::BackupFailed,
             _ if self.is_connection_loss() => ExitCode::Unreachable,
             Self::LockLost(_) | Self::Statement { .. } | Self::Postgres(_) | Self::Interrupted | Self::WouldLose(_) => {
                 ExitCode::Failed

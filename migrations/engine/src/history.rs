@@ -77,6 +77,7 @@ fn expected_table() -> Table {
         references: None,
         referenced_columns: Vec::new(),
         valid: true,
+        enforced: true,
     };
     Table {
         kind: "table".to_owned(),

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use crate::backup::BackupReport;
 use crate::error::EngineError;
 use crate::lock::Lock;
 use crate::report::{Action, DataChange, FindingReport};
@@ -265,12 +266,14 @@ impl<'s> Ledger<'s> {
     }
 
     /// Notes which archive was made before the first change.
-    pub(crate) async fn backup(&self, path: &str, sha256: &str) -> Result<(), EngineError> {
+    pub(crate) async fn backup(&self, made: Option<&BackupReport>) -> Result<(), EngineError> {
+        let Some(made) = made else { return Ok(()) };
+        let path = made.path.display().to_string();
         self.session
             .scope()
             .query(
                 "UPDATE public.__migration_runs SET backup_path = $2, backup_sha256 = $3 WHERE id = $1",
-                &[(&self.id, Type::UUID), (&path, Type::TEXT), (&sha256, Type::TEXT)],
+                &[(&self.id, Type::UUID), (&path, Type::TEXT), (&made.sha256, Type::TEXT)],
             )
             .await?;
         Ok(())

@@ -9,6 +9,7 @@
 //! - [`cli`] is the `migrate` subcommand with its exit codes and JSON.
 
 mod activity;
+mod backup;
 mod batch;
 mod blockers;
 mod catalog;
@@ -45,6 +46,7 @@ mod up;
 mod verify;
 mod words;
 
+pub use backup::{BackupArgs, BackupOptions, BackupReport, ToolSettings};
 pub use blockers::Blocker;
 pub use catalog::read_schema;
 pub use down::{DownReport, Loss, Target, down};

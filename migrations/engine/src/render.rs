@@ -230,6 +230,10 @@ pub(crate) fn status(report: &StatusReport, set: &MigrationSet) {
 }
 
 pub(crate) fn up(report: &UpReport) {
+    if let Some(backup) = &report.backup {
+        let size = indicatif::HumanBytes(backup.bytes);
+        anstream::println!("  backup    {} ({size}, sha256 {})", backup.path.display(), backup.sha256);
+    }
     let count = |outcome| report.actions.iter().filter(|action| action.outcome == outcome).count();
     if !report.actions.is_empty() {
         anstream::println!(

@@ -97,7 +97,7 @@ pub(crate) fn using_index(of: &str, constraint: &str, kind: ConstraintKind, inde
 }
 
 /// A key: its index is built concurrently, then swapped in under a short lock.
-pub(crate) fn key(of: &str, constraint: &str, wanted: &Constraint, drop: Option<String>) -> Vec<Step> {
+pub(crate) fn key(of: &str, constraint: &str, wanted: &Constraint, drop: Vec<String>) -> Vec<Step> {
     let new = beside(constraint);
     let columns: Vec<String> = wanted.columns.iter().map(|column| name(column)).collect();
     let create = format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {} ({})", name(&new), table(of), columns.join(", "));
@@ -110,7 +110,7 @@ pub(crate) fn key(of: &str, constraint: &str, wanted: &Constraint, drop: Option<
 }
 
 /// A check or foreign key: added NOT VALID under a short lock, then validated while others read and write.
-pub(crate) fn not_valid_first(of: &str, constraint: &str, wanted: &Constraint, drop: Option<String>) -> Vec<Step> {
+pub(crate) fn not_valid_first(of: &str, constraint: &str, wanted: &Constraint, drop: Vec<String>) -> Vec<Step> {
     let add = format!("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID", table(of), name(constraint), wanted.definition);
     vec![
         Step::Transaction(drop.into_iter().chain([add]).collect()),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::backup::BackupReport;
 use crate::blockers::Blocker;
 use crate::ledger::Interrupted;
 use crate::set::MigrationSet;
@@ -193,6 +194,9 @@ pub struct UpReport {
     pub blockers: Vec<Blocker>,
     /// Statements during which an earlier run died.
     pub interrupted: Vec<Interrupted>,
+    /// The archive that was made before the first change, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupReport>,
     /// Why the run ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -216,6 +220,7 @@ impl UpReport {
             findings: Vec::new(),
             blockers: Vec::new(),
             interrupted: Vec::new(),
+            backup: None,
             error: None,
         }
     }

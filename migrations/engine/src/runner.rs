@@ -345,7 +345,11 @@ impl Runner<'_> {
         }
     }
 
-    pub(crate) async fn journal_begins(&self, version: Option<&str>, statement: &str) -> Result<Option<i32>, EngineError> {
+    pub(crate) async fn journal_begins(
+        &self,
+        version: Option<&str>,
+        statement: &str,
+    ) -> Result<Option<i32>, EngineError> {
         match self.ledger {
             Some(ledger) => Ok(Some(ledger.action_begins(version, statement).await?)),
             None => Ok(None),

@@ -105,9 +105,12 @@ pub struct Constraint {
     /// For a foreign key: the columns it refers to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub referenced_columns: Vec<String>,
-    /// False for NOT VALID, NOT ENFORCED, or a constraint whose index is invalid.
+    /// False for NOT VALID, NOT ENFORCED, one whose index is invalid or whose triggers are switched off.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub valid: bool,
+    /// False for a foreign key whose triggers are switched off; read from a live schema only.
+    #[serde(skip, default = "yes")]
+    pub enforced: bool,
 }
 
 /// One index that backs no constraint.

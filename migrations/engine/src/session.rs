@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::backup::ToolSettings;
 use crate::error::{ConnectError, EngineError, postgres_message};
 use crate::interrupt::Interrupt;
 use crate::scope::{Scope, Shadow, first};
@@ -38,6 +39,9 @@ const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num'), 
 pub trait Connect: Send + Sync {
     /// A new connection whose driver is already running.
     fn connect(&self) -> BoxFuture<'_, Result<Client, ConnectError>>;
+
+    /// How PostgreSQL's own tools reach the same database.
+    fn tool_settings(&self) -> ToolSettings;
 }
 
 /// One connection of the engine.
@@ -106,6 +110,10 @@ impl<'a> Session<'a> {
             tracing::debug!(%error, "the server cannot watch its sockets");
         }
         Ok(())
+    }
+
+    pub(crate) fn connector(&self) -> &'a dyn Connect {
+        self.connector
     }
 
     pub(crate) fn interrupt(&self) -> &Interrupt {

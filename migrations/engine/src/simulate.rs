@@ -199,6 +199,7 @@ fn add_constraint(at: &mut Words, constraint: &str, table: &mut Table, wanted: O
                 references: None,
                 referenced_columns: Vec::new(),
                 valid,
+                enforced: true,
             }
         }
     };

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backup::{self, BackupOptions, BackupReport};
 use crate::blockers::Blocker;
 use crate::diff::{Difference, Leave};
 use crate::error::EngineError;
@@ -33,6 +34,8 @@ pub struct RunOptions {
     pub interrupt: Interrupt,
     /// Whether progress is shown as a bar on stderr.
     pub on_terminal: bool,
+    /// The archive before the first change.
+    pub backup: Option<BackupOptions>,
 }
 
 /// What a run on the real schema is.
@@ -149,8 +152,13 @@ pub(crate) async fn obstacles_to(
     let mut found = obstacles::standing(scope, set, &inspection.owned()).await?;
     found.extend(blockers::find(scope, set, &inspection.live, &inspection.differences, leave).await?);
     // Repeated versions and missing times are no obstacle: the run puts them in order.
-    let of_history: Vec<Difference> =
-        inspection.history.differences.iter().filter(|difference| history::put_in_order(difference).is_none()).cloned().collect();
+    let of_history: Vec<Difference> = inspection
+        .history
+        .differences
+        .iter()
+        .filter(|difference| history::put_in_order(difference).is_none())
+        .cloned()
+        .collect();
     found.extend(blockers::find(scope, set, &inspection.live, &of_history, leave).await?);
     Ok(found)
 }
@@ -167,6 +175,25 @@ pub(crate) async fn in_the_way(
 ) -> Result<Vec<Blocker>, EngineError> {
     let no_right = obstacles::rights(session.scope().client, &inspection.owned()).await?;
     if no_right.is_empty() { obstacles_to(session, set, inspection, leave).await } else { Ok(no_right) }
+}
+
+/// The archive before the first change, where one is asked for. An interrupt ends the dump.
+///
+/// # Errors
+/// [`EngineError::Backup`] when there is no good one.
+pub(crate) async fn backup_first(
+    session: &Session<'_>,
+    set: &MigrationSet,
+    options: &RunOptions,
+) -> Result<Option<BackupReport>, EngineError> {
+    let Some(backup) = &options.backup else { return Ok(None) };
+    let mut tables = set.expected.table_names();
+    tables.push(history::TABLE.to_owned());
+    let taken = backup::take(session.connector(), session.scope().client, set.service, &tables, backup);
+    tokio::select! {
+        taken = taken => taken.map(Some),
+        () = options.interrupt.fired() => Err(EngineError::Interrupted),
+    }
 }
 
 struct Run<'a> {
@@ -192,10 +219,15 @@ impl Run<'_> {
         if !in_the_way.is_empty() && self.command == Command::Up {
             return Err(EngineError::Blocked(in_the_way));
         }
+        if report.backup.is_none() {
+            // Once a run: after a lost connection the first archive is still the one from before the first change.
+            report.backup = backup_first(self.session, self.set, self.options).await?;
+        }
         self.make_history(&inspection, report).await?;
         let command = if self.command == Command::Up { "up" } else { "repair" };
         let (ledger, interrupted) = Ledger::open(self.session, self.set, command).await?;
         report.interrupted.extend(interrupted);
+        ledger.backup(report.backup.as_ref()).await?;
         let tables = self.set.expected.table_names();
         let runner = Runner {
             session: self.session,

@@ -3,6 +3,7 @@
 //! Used by the pool ([`crate::database`]) and, through [`connect`], by whoever needs a plain `tokio_postgres` connection.
 
 mod error;
+mod libpq;
 mod tls;
 mod url;
 

@@ -25,6 +25,21 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+impl TlsMode {
+    /// The word in `sslmode=`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// Whom to trust: `sslrootcert`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsRoots {
@@ -55,7 +70,7 @@ const EXPECTED: &str = "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE?ssl
 const AT_SIGN: &str = "it has an \"@\" too many; percent-encode @ in the user name and in the password as %40";
 
 /// A connection attempt to one address, sign-in included, takes no longer than this unless the URL says `connect_timeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl FromStr for DatabaseUrl {
     type Err = DatabaseUrlError;

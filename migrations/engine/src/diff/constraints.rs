@@ -1,6 +1,6 @@
 //! Differences of constraints: missing, another definition, not valid, another name, and extra ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Difference, Guard};
 use crate::repair::{self, Fix, Phase, Step, name, table as qualified};
@@ -8,52 +8,81 @@ use crate::report::{Kind, Problem};
 use crate::schema::{Constraint, ConstraintKind, Index, Table};
 
 pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut Vec<Difference>) {
-    // Live constraints that stand for an expected one under another name.
-    let mut taken = BTreeSet::new();
+    let moves = moves(expected, actual);
     for (constraint, wanted) in &expected.constraints {
-        match actual.constraints.get(constraint) {
-            Some(there) if there.definition == wanted.definition && there.kind == wanted.kind => {
+        // What moves to another name does not stand under its old one.
+        let there = actual.constraints.get(constraint).filter(|_| moves.values().all(|from| *from != constraint));
+        match (there, moves.get(constraint)) {
+            (Some(there), _) if does(there, wanted) => {
                 if !there.valid {
                     found.push(invalid(table, constraint, wanted, there));
                 }
             }
-            Some(there) => found.push(replace(table, constraint, wanted, constraint, there)),
-            None => match renamed(expected, actual, wanted, &taken) {
-                Some((other, there)) => {
-                    taken.insert(other.clone());
-                    if there.definition == wanted.definition {
-                        found.push(rename(table, constraint, wanted, other));
-                        if !there.valid {
-                            found.push(invalid(table, constraint, wanted, there));
-                        }
-                    } else {
-                        found.push(replace(table, constraint, wanted, other, there));
-                    }
+            (_, Some(from)) => {
+                found.push(rename(table, constraint, wanted, from, &moves, actual));
+                if let Some(moved) = actual.constraints.get(*from).filter(|moved| !moved.valid) {
+                    found.push(invalid(table, constraint, wanted, moved));
                 }
+            }
+            (Some(there), None) => found.push(replace(table, constraint, wanted, (constraint, there), actual)),
+            // A table has only one primary key, whatever its name.
+            (None, None) => match other_primary_key(wanted, constraint, actual) {
+                Some(other) => found.push(replace(table, constraint, wanted, other, actual)),
                 None => found.push(missing(table, constraint, wanted, actual)),
             },
         }
     }
+    let replaced: BTreeSet<&String> = expected
+        .constraints
+        .iter()
+        .filter(|(constraint, wanted)| !actual.constraints.get(*constraint).is_some_and(|there| does(there, wanted)))
+        .filter_map(|(constraint, wanted)| other_primary_key(wanted, constraint, actual))
+        .map(|(other, _)| other)
+        .collect();
     for (constraint, there) in &actual.constraints {
-        if !expected.constraints.contains_key(constraint) && !taken.contains(constraint) {
+        let is_moved = moves.values().any(|from| *from == constraint);
+        if !expected.constraints.contains_key(constraint) && !is_moved && !replaced.contains(constraint) {
             found.push(unexpected(table, constraint, there, expected));
         }
     }
 }
 
-/// A live constraint of another name that does what `wanted` does; for a primary key also one of other columns,
-/// because a table has only one.
-fn renamed<'a>(
-    expected: &Table,
-    actual: &'a Table,
+/// Whether a live constraint is the wanted one.
+fn does(there: &Constraint, wanted: &Constraint) -> bool {
+    there.kind == wanted.kind && there.definition == wanted.definition
+}
+
+/// Expected names with the live names under which the same stands, where that name is not rightly its own.
+fn moves<'a>(expected: &'a Table, actual: &'a Table) -> BTreeMap<&'a String, &'a String> {
+    let is_right = |constraint: &String, there: &Constraint| {
+        expected.constraints.get(constraint).is_some_and(|wanted| does(there, wanted))
+    };
+    let mut moves = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for (constraint, wanted) in &expected.constraints {
+        if actual.constraints.get(constraint).is_some_and(|there| does(there, wanted)) {
+            continue;
+        }
+        let same = actual
+            .constraints
+            .iter()
+            .find(|(other, there)| does(there, wanted) && !is_right(other, there) && !taken.contains(*other));
+        if let Some((other, _)) = same {
+            taken.insert(other);
+            moves.insert(constraint, other);
+        }
+    }
+    moves
+}
+
+fn other_primary_key<'a>(
     wanted: &Constraint,
-    taken: &BTreeSet<String>,
+    constraint: &String,
+    actual: &'a Table,
 ) -> Option<(&'a String, &'a Constraint)> {
+    let is_key = |there: &Constraint| there.kind == ConstraintKind::PrimaryKey;
     actual.constraints.iter().find(|(other, there)| {
-        !expected.constraints.contains_key(*other)
-            && !taken.contains(*other)
-            && there.kind == wanted.kind
-            && (there.definition == wanted.definition || wanted.kind == ConstraintKind::PrimaryKey)
+        is_key(wanted) && is_key(there) && *other != constraint && there.definition != wanted.definition
     })
 }
 
@@ -98,7 +127,7 @@ fn guarded(difference: Difference, wanted: &Constraint) -> Difference {
     }
 }
 
-fn add(table: &str, constraint: &str, wanted: &Constraint, drop: Option<String>) -> Vec<Step> {
+fn add(table: &str, constraint: &str, wanted: &Constraint, drop: Vec<String>) -> Vec<Step> {
     match wanted.kind {
         ConstraintKind::PrimaryKey | ConstraintKind::Unique => repair::key(table, constraint, wanted, drop),
         ConstraintKind::Check | ConstraintKind::ForeignKey => repair::not_valid_first(table, constraint, wanted, drop),
@@ -129,13 +158,25 @@ fn missing(table: &str, constraint: &str, wanted: &Constraint, actual: &Table) -
     }
     // An index in the way of the name: it is not what is wanted, or it would have served.
     let drop = actual.indexes.contains_key(constraint).then(|| format!("DROP INDEX public.{}", name(constraint)));
-    let steps = add(table, constraint, wanted, drop);
+    let steps = add(table, constraint, wanted, drop.into_iter().collect());
     guarded(difference.fix(phase(wanted.kind), rank(wanted.kind), steps), wanted)
 }
 
-fn replace(table: &str, constraint: &str, wanted: &Constraint, other: &str, there: &Constraint) -> Difference {
-    let drop = drop_constraint(table, other);
-    let steps = add(table, constraint, wanted, Some(drop.clone()));
+fn replace(
+    table: &str,
+    constraint: &str,
+    wanted: &Constraint,
+    (other, there): (&String, &Constraint),
+    actual: &Table,
+) -> Difference {
+    let mut drop = vec![drop_constraint(table, other)];
+    let second = actual.constraints.iter().find(|(name, second)| {
+        *name != other && second.kind == ConstraintKind::PrimaryKey && wanted.kind == ConstraintKind::PrimaryKey
+    });
+    if let Some((second, _)) = second {
+        drop.push(drop_constraint(table, second));
+    }
+    let steps = add(table, constraint, wanted, drop.clone());
     let difference = Difference::error(Kind::Constraint, table, constraint, Problem::Different)
         .expected(wanted.definition.as_str())
         .actual(if other == constraint { there.definition.clone() } else { format!("{other}: {}", there.definition) })
@@ -144,23 +185,61 @@ fn replace(table: &str, constraint: &str, wanted: &Constraint, other: &str, ther
     // The old rule may forbid what the migrations write: it goes first, and the wanted one comes as a missing one.
     let forbids = there.kind == ConstraintKind::Check || there.references != wanted.references;
     if forbids && let Some(fix) = &mut difference.fix {
-        *fix = Fix { phase: Phase::Prepare, rank: 3, steps: vec![Step::Transaction(vec![drop])] };
+        *fix = Fix { phase: Phase::Prepare, rank: 3, steps: vec![Step::Transaction(drop)] };
     }
     difference
 }
 
-fn rename(table: &str, constraint: &str, wanted: &Constraint, other: &str) -> Difference {
-    let sql = format!("ALTER TABLE {} RENAME CONSTRAINT {} TO {}", qualified(table), name(other), name(constraint));
-    Difference::error(Kind::Constraint, table, constraint, Problem::Missing)
+/// All renames of a table happen together, so that two that stand under each other's names can change places; the first
+/// difference does them. What stands under a wanted name and goes nowhere is dropped, as its replacement would do.
+fn rename(
+    table: &str,
+    constraint: &str,
+    wanted: &Constraint,
+    from: &str,
+    moves: &BTreeMap<&String, &String>,
+    actual: &Table,
+) -> Difference {
+    let alter = |from: &str, to: &str| {
+        format!("ALTER TABLE {} RENAME CONSTRAINT {} TO {}", qualified(table), name(from), name(to))
+    };
+    let mut statements = Vec::new();
+    for to in moves.keys().filter(|to| actual.constraints.contains_key(**to)) {
+        if moves.values().all(|from| from != to) {
+            statements.push(drop_constraint(table, to));
+        }
+    }
+    let crosses = moves.values().any(|from| moves.contains_key(*from));
+    if crosses {
+        statements.extend(moves.values().map(|from| alter(from, &repair::beside(from))));
+        statements.extend(moves.iter().map(|(to, from)| alter(&repair::beside(from), to)));
+    } else {
+        statements.extend(moves.iter().map(|(to, from)| alter(from, to)));
+    }
+    let difference = Difference::error(Kind::Constraint, table, constraint, Problem::Missing)
         .expected(wanted.definition.as_str())
-        .actual(format!("the same under the name {other}"))
-        .fix(Phase::Prepare, 2, vec![Step::Transaction(vec![sql])])
+        .actual(format!("the same under the name {from}"))
+        .fix(Phase::Prepare, 2, vec![Step::Transaction(statements)]);
+    let is_first = moves.keys().next().is_some_and(|first| *first == constraint);
+    if is_first { difference } else { Difference { fix: None, ..difference } }
 }
 
 fn invalid(table: &str, constraint: &str, wanted: &Constraint, there: &Constraint) -> Difference {
     let difference = Difference::error(Kind::Constraint, table, constraint, Problem::Invalid)
         .expected(wanted.definition.as_str())
         .actual(format!("{} NOT VALID", there.definition));
+    if !there.enforced {
+        // Its triggers go with it; the new one has them switched on.
+        let steps = repair::not_valid_first(table, constraint, wanted, vec![drop_constraint(table, constraint)]);
+        return guarded(
+            difference.actual("its triggers are switched off, so nothing is checked").fix(
+                Phase::Converge,
+                rank(wanted.kind) + 1,
+                steps,
+            ),
+            wanted,
+        );
+    }
     let step = match wanted.kind {
         ConstraintKind::PrimaryKey | ConstraintKind::Unique | ConstraintKind::Exclusion => {
             Step::Alone(format!("REINDEX INDEX CONCURRENTLY public.{}", name(constraint)))
