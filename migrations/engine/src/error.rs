@@ -42,6 +42,21 @@ pub enum ExitCode {
     BackupFailed = 8,
 }
 
+impl ExitCode {
+    /// Every code, in order; what handles exit codes elsewhere (Kubernetes Jobs) is compared with it.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::Drift,
+        Self::Pending,
+        Self::Locked,
+        Self::Unreachable,
+        Self::Ahead,
+        Self::BackupFailed,
+    ];
+}
+
 /// What ends a command.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

@@ -28,9 +28,13 @@ const PARTS: &[(&str, &str)] = &[
     ("auth-service/client/src", "token verification for any internal service"),
     ("task-service/src", "the task service"),
     ("deploy/local/src", "the crate behind `cargo up`"),
+    ("deploy/kubernetes/base", "Jobs, Deployments and what belongs to them"),
+    ("deploy/kubernetes/overlays", "what differs between a development cluster and production"),
+    ("deploy/Dockerfile", "the images"),
     ("tests/src", "the harness"),
     ("tests/tests", "the suites"),
     ("docs/DEVELOPMENT.md", "how to work on it, with measured times"),
+    ("docs/DEPLOY.md", "how it gets onto a cluster, and what each exit code of a Job means"),
     ("docs/decisions", "why it is as it is"),
 ];
 
@@ -120,7 +124,7 @@ fn each_proto_service_has_a_file_of_its_own() {
 
 #[test]
 fn suites_say_in_their_name_what_they_test() {
-    let known = ["auth_", "task_", "migrate_", "e2e_", "failure_"];
+    let known = ["auth_", "task_", "migrate_", "e2e_", "failure_", "deploy_"];
     let wrong: Vec<_> = std::fs::read_dir(root().join("tests/tests"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
