@@ -161,6 +161,15 @@ impl Drop for Proxy {
     }
 }
 
+/// The numbers of the boundaries at which something may change: one that only reads leaves what its neighbour leaves.
+pub fn writes(statements: &[String]) -> Vec<usize> {
+    let reads = |text: &str| {
+        let only = ["SELECT", "SET ", "BEGIN ISOLATION", "ROLLBACK"].iter().any(|word| text.starts_with(word));
+        only && !text.contains("advisory")
+    };
+    (1..=statements.len()).filter(|at| !reads(&statements[at - 1])).collect()
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let mut era = shared.era.subscribe();

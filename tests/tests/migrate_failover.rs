@@ -14,7 +14,7 @@ use local_pair::postgres::{
 use rustix::process::Signal;
 use tests::catalog::{catalog_differences, snapshot};
 use tests::legacy::fixture;
-use tests::proxy::{Moment, Plan, Proxy, Strike};
+use tests::proxy::{Moment, Plan, Proxy, Strike, writes};
 use tests::{
     MigrateRun, Postgres, Runner, Service, TestDatabase, kept, number_from_environment, programs, run_migrate,
 };
@@ -55,8 +55,9 @@ async fn a_connection_cut_at_any_statement_is_ridden_out() {
         let database = template.copy().await;
         assert_eq!(run_migrate(service, &dry.url(&database.migrator_url()), UP).await.code, 0);
         let statements = dry.statements();
+        let points = writes(&statements);
         for number in 0..cuts / 2 {
-            let at = 1 + (number * statements.len() + number % 7) / cuts.div_ceil(2).max(1);
+            let at = points[number * points.len() / (cuts / 2)];
             let moment = [Moment::Before, Moment::Sent, Moment::Answered][number % 3];
             let about =
                 format!("{}: cut {moment:?} {at} of {}: {}", service.name(), statements.len(), statements[at - 1]);

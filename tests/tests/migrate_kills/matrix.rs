@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use migration_engine::Expected;
 use tests::catalog::{Catalog, Snapshot, catalog_differences, snapshot};
 use tests::legacy::fixture;
-use tests::proxy::{Moment, Plan, Proxy, Strike};
+use tests::proxy::{Moment, Plan, Proxy, Strike, writes};
 use tests::{Postgres, Runner, Service, TestDatabase, kept, run_migrate};
 
 const UP: &[&str] = &["up", "--output", "json"];
@@ -91,11 +91,7 @@ impl Kill {
 impl DryRun {
     /// Boundaries at which something may change.
     pub(crate) fn writes(&self) -> Vec<usize> {
-        let reads = |text: &str| {
-            let only = ["SELECT", "SET ", "BEGIN ISOLATION", "ROLLBACK"].iter().any(|word| text.starts_with(word));
-            only && !text.contains("advisory")
-        };
-        (1..=self.statements.len()).filter(|at| !reads(&self.statements[at - 1])).collect()
+        writes(&self.statements)
     }
 
     /// The boundary that takes the lock.
