@@ -148,3 +148,60 @@ pub fn catalog_differences(before: &Catalog, after: &Catalog) -> Vec<String> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TestDatabase;
+
+    const TABLES: &str = "CREATE TABLE parent (id int PRIMARY KEY);
+        CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL DEFAULT 'x', parent int,
+            CONSTRAINT t_fk FOREIGN KEY (parent) REFERENCES parent (id), CONSTRAINT t_check CHECK (name <> ''), CONSTRAINT t_key UNIQUE (name));
+        CREATE INDEX t_name ON t (name); INSERT INTO t (id) VALUES (1);";
+
+    /// Every kind of difference that the suites must be able to see.
+    const CHANGES: &[&str] = &[
+        "DROP TABLE t",
+        "ALTER TABLE t SET UNLOGGED",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY p ON t",
+        "ALTER TABLE t ADD COLUMN extra int",
+        "ALTER TABLE t ALTER name TYPE varchar",
+        "ALTER TABLE t ALTER name TYPE text COLLATE \"C\"",
+        "ALTER TABLE t ALTER name DROP NOT NULL",
+        "ALTER TABLE t ALTER name DROP DEFAULT",
+        "ALTER TABLE t DROP CONSTRAINT t_check",
+        "ALTER TABLE t DROP CONSTRAINT t_check; ALTER TABLE t ADD CONSTRAINT t_check CHECK (name <> '') NOT VALID",
+        "ALTER TABLE t DROP CONSTRAINT t_fk; ALTER TABLE t ADD CONSTRAINT t_fk FOREIGN KEY (parent) REFERENCES parent (id) ON DELETE CASCADE",
+        "ALTER TABLE t DISABLE TRIGGER ALL",
+        "ALTER TABLE t DROP CONSTRAINT t_key; CREATE UNIQUE INDEX t_key ON t (name)",
+        "DROP INDEX t_name; CREATE INDEX t_name ON t (name DESC)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_name'::regclass",
+        "CREATE TABLE child () INHERITS (t)",
+        "CREATE RULE r AS ON INSERT TO t DO ALSO NOTHING",
+        "CREATE VIEW v AS SELECT 1 AS a",
+        "CREATE TYPE mood AS ENUM ('good')",
+        "CREATE SCHEMA other; CREATE TABLE other.t (id int)",
+        "UPDATE t SET name = 'y'",
+        "INSERT INTO t VALUES (2, 'y')",
+    ];
+
+    #[tokio::test]
+    async fn every_kind_of_difference_is_seen() {
+        let database = TestDatabase::from_sql(TABLES).await;
+        let client = database.client().await;
+        let before = snapshot(&client).await;
+        assert_eq!(before.differences(&snapshot(&client).await), Vec::<String>::new());
+        for change in CHANGES {
+            let changed = database_with(change).await;
+            let after = snapshot(&changed.client().await).await;
+            assert!(!before.differences(&after).is_empty(), "not seen: {change}");
+        }
+    }
+
+    async fn database_with(change: &str) -> TestDatabase {
+        let database = TestDatabase::from_sql(TABLES).await;
+        database.client().await.batch_execute(change).await.unwrap_or_else(|error| panic!("{change}: {error:?}"));
+        database
+    }
+}

@@ -307,3 +307,60 @@ pub fn said(kept: &Kept, data_changes: &Value) -> Result<(), Vec<String>> {
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(rows: &[Value]) -> Rows {
+        Rows::from([("public.tasks".to_owned(), rows.to_vec())])
+    }
+
+    fn task(id: u8, status: &str, owner: Value) -> Value {
+        json!({"id": id, "title": "t", "status": status, "user_id": owner, "limits_waived": false})
+    }
+
+    #[test]
+    fn what_the_decisions_say_is_kept_and_counted() {
+        let before = tasks(&[task(1, "pending", json!("u")), task(2, "todo", Value::Null)]);
+        let after = tasks(&[task(1, "todo", json!("u")), task(2, "todo", json!(NIL))]);
+        let kept = compare(&before, &after, &[Service::Task]).unwrap();
+        assert_eq!((kept.compared, kept.changed.len()), (2, 2));
+        let change = |part: &str, rows: u64| json!({"description": format!("Tasks {part}"), "rows": rows});
+        assert!(said(&kept, &json!([change("'pending'", 1), change("without an owner", 1)])).is_ok());
+        assert!(said(&kept, &json!([change("'pending'", 1), change("without an owner", 2)])).is_err());
+        assert!(said(&kept, &json!([change("'pending'", 1)])).is_err());
+        // A run of the other service has no business here.
+        assert!(compare(&before, &after, &[Service::Auth]).is_err());
+    }
+
+    #[test]
+    fn lost_changed_and_made_up_rows_are_seen() {
+        let before = tasks(&[task(1, "todo", json!("u")), task(2, "todo", json!("u"))]);
+        let wrong = [
+            tasks(&[task(1, "todo", json!("u"))]),
+            tasks(&[task(1, "todo", json!("u")), task(2, "completed", json!("u"))]),
+            tasks(&[task(1, "todo", json!("u")), task(1, "todo", json!("u"))]),
+            tasks(&[task(1, "todo", json!("u")), task(2, "todo", json!("u")), task(3, "todo", json!("u"))]),
+            tasks(&[task(1, "todo", json!("u")), json!({"id": 2, "title": "t"})]),
+            Rows::new(),
+        ];
+        assert!(compare(&before, &before, &[Service::Task]).is_ok());
+        for after in wrong {
+            assert!(compare(&before, &after, &[Service::Task]).is_err(), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_bounded_as_the_migrations_bound_them() {
+        for (time, wanted) in [
+            ("infinity", Some(LAST)),
+            ("-infinity", Some(FIRST)),
+            ("0044-03-15T00:00:00+00:00 BC", Some(FIRST)),
+            ("12000-01-01T00:00:00+00:00", Some(LAST)),
+            ("2025-01-01T00:00:00+00:00", None),
+        ] {
+            assert_eq!(bound(time), wanted, "{time}");
+        }
+    }
+}

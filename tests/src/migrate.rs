@@ -29,6 +29,23 @@ impl MigrateRun {
     }
 }
 
+impl MigrateRun {
+    /// What tells why it ended as it did, on a few lines: the whole answer can be long.
+    pub fn brief(&self) -> String {
+        let answer: serde_json::Value = serde_json::from_str(&self.stdout).unwrap_or_default();
+        let mut lines = vec![format!("exit {}, {}", self.code, answer["state"])];
+        lines.extend(answer["error"].as_str().map(|error| format!("error: {error}")));
+        lines.extend(answer["blockers"].as_array().into_iter().flatten().map(|blocker| format!("blocker: {blocker}")));
+        let drift = answer["drift"].as_array().into_iter().flatten();
+        lines.extend(drift.filter(|drift| drift["severity"] == "error").take(5).map(|drift| format!("drift: {drift}")));
+        lines.extend(
+            answer["actions"].as_array().into_iter().flatten().take(5).map(|action| format!("action: {action}")),
+        );
+        lines.extend(self.stderr.lines().rev().take(2).map(|line| format!("log: {line}")));
+        lines.join("\n  ")
+    }
+}
+
 /// Runs `<service> migrate <arguments>` on the database at `url`.
 pub async fn run_migrate(service: Service, url: &str, arguments: &[&str]) -> MigrateRun {
     let run = run_program(service, &[&["migrate"], arguments].concat(), &[("DATABASE_URL", url)], "").await;

@@ -67,7 +67,7 @@ async fn a_connection_cut_at_any_statement_is_ridden_out() {
             let run = run_migrate(service, &proxy.url(&database.migrator_url()), UP).await;
             println!("{about}: exit {} after {:.1} s", run.code, started.elapsed().as_secs_f64());
             if !proxy.has_struck() || run.code != 0 {
-                failures.push(format!("{about}: {run:#?}"));
+                failures.push(format!("{about}: {}", run.brief()));
                 continue;
             }
             let after = snapshot(&database.client().await).await;
@@ -206,7 +206,7 @@ async fn a_restart_or_crash_of_the_server_is_ridden_out() {
         let verify = if run.code == 0 { run_migrate(service, &url, VERIFY).await.code } else { -1 };
         println!("{about}: exit {}, verify {verify}", run.code);
         if run.code != 0 || verify != 0 {
-            failures.push(format!("{about}: {run:#?}"));
+            failures.push(format!("{about}: {}", run.brief()));
             continue;
         }
         assert!(lost_a_connection(&run), "{about}: the run had ended before: {run:#?}");

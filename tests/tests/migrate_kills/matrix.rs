@@ -139,7 +139,7 @@ impl Matrix {
         let proxy = Proxy::start(server().await, None).await;
         let started = Instant::now();
         let run = run_migrate(service, &proxy.url(&database.migrator_url()), UP).await;
-        assert_eq!(run.code, 0, "{} of {}: {run:#?}", self.starts[start].name, service.name());
+        assert_eq!(run.code, 0, "{} of {}: {}", self.starts[start].name, service.name(), run.brief());
         DryRun { statements: proxy.statements(), took: started.elapsed() }
     }
 
@@ -177,18 +177,18 @@ impl Matrix {
         let (first, second) = tokio::join!(first.wait(PATIENCE), second.wait(PATIENCE));
         let killed = first.code == -1;
         if proxy.has_struck() && !killed || !killed && first.code != 0 {
-            return Err(format!("the first run ended otherwise: {first:#?}\n{:#?}", proxy.statements()));
+            return Err(format!("the first run ended otherwise: {}", first.brief()));
         }
         if second.code != 0 {
-            return Err(format!("the second run: {second:#?}"));
+            return Err(format!("the second run: {}", second.brief()));
         }
         let third = run_migrate(point.service, &url, UP).await;
         if third.code != 0 {
-            return Err(format!("the third run: {third:#?}"));
+            return Err(format!("the third run: {}", third.brief()));
         }
         let verify = run_migrate(point.service, &url, &["verify", "--output", "json"]).await;
         if verify.code != 0 {
-            return Err(format!("verify: {verify:#?}"));
+            return Err(format!("verify: {}", verify.brief()));
         }
         self.is_whole(point, &database, start).await?;
         Ok(killed)

@@ -153,14 +153,15 @@ impl World {
                     let changed = before.differences(&after);
                     if !changed.is_empty() {
                         return Err(format!(
-                            "{} refused after a change:\n  {}\n{run:#?}",
+                            "{} refused after a change:\n  {}\n  {}",
                             service.name(),
-                            changed.join("\n  ")
+                            changed.join("\n  "),
+                            run.brief()
                         ));
                     }
                     reasons.extend(blockers(&run)?);
                 }
-                code => return Err(format!("{} up: exit {code}\n{run:#?}", service.name())),
+                code => return Err(format!("{} up: exit {code}\n  {}", service.name(), run.brief())),
             }
             before = after;
         }
@@ -180,7 +181,7 @@ impl World {
     ) -> Result<(), String> {
         let verify = migrate(service, database, "verify").await;
         if verify.code != 0 {
-            return Err(format!("{} verify after up: {verify:#?}", service.name()));
+            return Err(format!("{} verify after up: {}", service.name(), verify.brief()));
         }
         let warned: BTreeSet<(String, String)> = verify.json()["drift"]
             .as_array()
@@ -224,7 +225,7 @@ impl World {
         let again_json = if again.code == 0 { again.json() } else { Value::Null };
         let idle = |key: &str| again_json[key].as_array().is_some_and(Vec::is_empty);
         if !idle("actions") || !idle("data_changes") {
-            wrong.push(format!("a second up finds something to do: {again:#?}"));
+            wrong.push(format!("a second up finds something to do: {}", again.brief()));
         }
         if wrong.is_empty() { Ok(()) } else { Err(format!("{}: {}", service.name(), wrong.join("\n  "))) }
     }
@@ -238,7 +239,7 @@ async fn migrate(service: Service, database: &TestDatabase, command: &str) -> Mi
 fn blockers(run: &MigrateRun) -> Result<Vec<String>, String> {
     let report = run.json();
     let blockers = report["blockers"].as_array().filter(|found| !found.is_empty());
-    let blockers = blockers.ok_or_else(|| format!("exit 3 without an obstacle: {run:#?}"))?;
+    let blockers = blockers.ok_or_else(|| format!("exit 3 without an obstacle: {}", run.brief()))?;
     let said = |blocker: &Value, key: &str| blocker[key].as_str().is_some_and(|text| !text.is_empty());
     for blocker in blockers {
         let counted = blocker["rows"].as_i64().is_some_and(|rows| rows >= 0);
