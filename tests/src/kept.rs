@@ -193,28 +193,22 @@ fn wanted(table: &Table, row: &Row, member: Option<&Value>, changed: &mut BTreeM
                 count("longer than today's limits");
             }
         }
-        "public.users" => {
-            if wanted["role_id"].is_null() {
-                wanted.insert("role_id".to_owned(), member.map_or(Value::Null, |role| role["id"].clone()));
-                count("without a role");
-            }
+        "public.users" if wanted["role_id"].is_null() => {
+            wanted.insert("role_id".to_owned(), member.map_or(Value::Null, |role| role["id"].clone()));
+            count("without a role");
         }
         "public.roles" => adopt_role(&mut wanted, &mut count),
-        "public.refresh_tokens" => {
-            if wanted["session_id"].is_null() {
-                wanted.insert("session_id".to_owned(), row.get("id").cloned().unwrap_or_default());
-                count("Tied legacy refresh tokens");
-            }
+        "public.refresh_tokens" if wanted["session_id"].is_null() => {
+            wanted.insert("session_id".to_owned(), row.get("id").cloned().unwrap_or_default());
+            count("Tied legacy refresh tokens");
         }
-        "public.password_reset_tokens" => {
-            if wanted["hash_algorithm"].is_null() {
-                let clear = wanted.get("token_hash").and_then(Value::as_str).unwrap_or_default().to_owned();
-                wanted.insert("hash_algorithm".to_owned(), json!("sha256"));
-                wanted.insert("is_used".to_owned(), json!(true));
-                let hash: String = Sha256::digest(clear).iter().map(|byte| format!("{byte:02x}")).collect();
-                wanted.insert("token_hash".to_owned(), json!(hash));
-                count("stored in clear");
-            }
+        "public.password_reset_tokens" if wanted["hash_algorithm"].is_null() => {
+            let clear = wanted.get("token_hash").and_then(Value::as_str).unwrap_or_default().to_owned();
+            wanted.insert("hash_algorithm".to_owned(), json!("sha256"));
+            wanted.insert("is_used".to_owned(), json!(true));
+            let hash: String = Sha256::digest(clear).iter().map(|byte| format!("{byte:02x}")).collect();
+            wanted.insert("token_hash".to_owned(), json!(hash));
+            count("stored in clear");
         }
         _ => {}
     }

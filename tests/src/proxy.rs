@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use local_pair::process::ProcessIdentity;
@@ -18,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Where at a statement something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ pub struct Plan {
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +72,7 @@ struct Shared {
     /// Raised to cut every connection; odd while nobody is let through.
     era: watch::Sender<usize>,
     delay: Mutex<Duration>,
+    ended: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -91,9 +92,23 @@ impl Proxy {
             victim: watch::Sender::new(None),
             era: watch::Sender::new(0),
             delay: Mutex::default(),
+            ended: watch::Sender::new(false),
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self { address, shared, accepting }
+        // A thread of its own: whatever the test does meanwhile, the sockets of a killed program are closed at once.
+        let listener = listener.into_std().expect("a socket");
+        let running = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).expect("a socket that does not block");
+                let mut ended = running.ended.subscribe();
+                tokio::select! {
+                    () = accept(listener, Arc::clone(&running)) => {}
+                    _ended = ended.wait_for(|ended| *ended) => {}
+                }
+            });
+        });
+        Self { address, shared, thread: Some(thread) }
     }
 
     /// `url` of a server on 127.0.0.1 with the proxy's port.
@@ -156,8 +171,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.accepting.abort();
-        self.close();
+        self.shared.ended.send_replace(true);
+        // Its connections end with its runtime.
+        let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! No hook is in the programs: a proxy counts the statements on the wire and kills before, during or after one. Without more
 //! said, some points of each start state are tried; `KILLS=30` tries thirty, `KILLS=all` all of them in all three moments:
-//! `KILLS=all cargo test -p tests --test migrate_kills -- --nocapture`. `SEED` chooses the random times.
+//! `KILLS=all cargo test -p tests --test migrate_kills -- --nocapture`. `TIMES` is the number of kills at
+//! random times of each start state and service, `SEED` chooses them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
 
 mod matrix;
@@ -22,7 +23,7 @@ const AT_ONCE: usize = 3;
 /// Points of each start state and service that are tried without more said.
 const FEW: usize = 6;
 /// Kills at random times beside them.
-const RANDOM: usize = 2;
+const RANDOM: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_killed_anywhere_is_finished_by_the_next() {
@@ -58,7 +59,7 @@ async fn a_run_killed_anywhere_is_finished_by_the_next() {
                     add(Kill::At { at, moment: moments[number % moments.len()] });
                 }
             }
-            let times = if all { 10 } else { RANDOM.max(wanted / 4) };
+            let times = number_from_environment("TIMES", if all { 10 } else { RANDOM });
             for _ in 0..times {
                 let millis = random.below(usize::try_from(dry.took.as_millis()).unwrap().max(1));
                 add(Kill::After(Duration::from_millis(millis as u64)));

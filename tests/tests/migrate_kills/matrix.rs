@@ -180,7 +180,8 @@ impl Matrix {
             return Err(format!("the first run ended otherwise: {}", first.brief()));
         }
         if second.code != 0 {
-            return Err(format!("the second run: {}", second.brief()));
+            let sessions = sessions(&database).await;
+            return Err(format!("the second run: {}\n  the first: {}\n{sessions}", second.brief(), first.brief()));
         }
         let third = run_migrate(point.service, &url, UP).await;
         if third.code != 0 {
@@ -223,4 +224,14 @@ impl Matrix {
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n  ")) }
     }
+}
+
+/// Who is connected, and what for: the first thing to know when a run waited in vain.
+async fn sessions(database: &TestDatabase) -> String {
+    let sql = "SELECT concat_ws(' ', ' ', pid, client_port, state, wait_event, 'since', backend_start, 'statement since', query_start,
+            (SELECT 'blocked by ' || string_agg(b::text, ',') FROM unnest(pg_blocking_pids(pid)) b),
+            (SELECT 'holds the lock' FROM pg_locks l WHERE l.pid = a.pid AND locktype = 'advisory' AND granted LIMIT 1), left(query, 150))
+        FROM pg_stat_activity a WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let rows = database.client().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
 }

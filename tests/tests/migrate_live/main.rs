@@ -3,7 +3,7 @@
 //!
 //! `ROWS=3000000 cargo test -p tests --test migrate_live -- --nocapture` raises the number of tasks; the tenth part of that
 //! is the number of users. The rows are made by SQL, in about ten seconds for a million.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
 mod fill;
 mod traffic;

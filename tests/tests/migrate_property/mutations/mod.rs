@@ -144,9 +144,18 @@ type Propose = fn(&mut Random, &View) -> Option<Mutation>;
 const KINDS: &[&[(&str, Propose)]] =
     &[tables::KINDS, columns::KINDS, keys::KINDS, indexes::KINDS, rows::KINDS, history::KINDS];
 
+/// `KINDS=history,index` leaves only kinds with one of these words in their name, `KINDS=-trigger` leaves those out.
+fn is_wanted(kind: &str) -> bool {
+    let Ok(words) = std::env::var("KINDS") else { return true };
+    let (without, with): (Vec<&str>, Vec<&str>) = words.split(',').partition(|word| word.starts_with('-'));
+    (with.is_empty() || with.iter().any(|word| kind.contains(word)))
+        && !without.iter().any(|word| kind.contains(&word[1..]))
+}
+
 /// Makes up a change that fits what is there; `None` when the drawn kind finds nothing to change.
 pub(crate) fn propose(random: &mut Random, view: &View) -> Option<Mutation> {
-    let kinds: Vec<&(&'static str, Propose)> = KINDS.iter().flat_map(|kinds| kinds.iter()).collect();
+    let all = KINDS.iter().flat_map(|kinds| kinds.iter());
+    let kinds: Vec<&(&'static str, Propose)> = all.filter(|(kind, _)| is_wanted(kind)).collect();
     let (kind, propose) = random.pick(&kinds)?;
     propose(random, view).map(|mutation| Mutation { kind, ..mutation })
 }

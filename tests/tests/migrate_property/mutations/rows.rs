@@ -3,6 +3,7 @@
 use migration_engine::ConstraintKind;
 use tests::Random;
 
+use super::tables::is_parent;
 use super::{Mutation, Propose, View, new_name, quoted};
 
 pub(super) const KINDS: &[(&str, Propose)] = &[
@@ -194,10 +195,9 @@ fn twice(random: &mut Random, view: &View) -> Option<Mutation> {
 
 fn deleted(random: &mut Random, view: &View) -> Option<Mutation> {
     let (table, _) = view.table(random)?;
-    Some(Mutation::new(format!(
-        "DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} LIMIT {})",
-        1 + random.below(20)
-    )))
+    let limit = 1 + random.below(20);
+    let sql = format!("DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} LIMIT {limit})");
+    Some(Mutation::new(sql).may_refuse(is_parent(view, table)))
 }
 
 fn seed_missing(random: &mut Random, view: &View) -> Option<Mutation> {

@@ -19,7 +19,8 @@ pub(super) const KINDS: &[(&str, Propose)] = &[
     ("name of ours taken", name_taken),
 ];
 
-fn parents(view: &View, table: &str) -> bool {
+/// Whether rows of other tables should refer to it; without the foreign key they can become orphans.
+pub(super) fn is_parent(view: &View, table: &str) -> bool {
     let mut keys = view.expected.values().flat_map(|table| table.constraints.values());
     keys.any(|key| key.references.as_deref() == Some(table))
 }
@@ -27,12 +28,12 @@ fn parents(view: &View, table: &str) -> bool {
 fn dropped(random: &mut Random, view: &View) -> Option<Mutation> {
     let (table, _) = view.table(random)?;
     // Rows that refer to it become orphans.
-    Some(Mutation::new(format!("DROP TABLE {table} CASCADE")).may_refuse(parents(view, table)))
+    Some(Mutation::new(format!("DROP TABLE {table} CASCADE")).may_refuse(is_parent(view, table)))
 }
 
 fn emptied(random: &mut Random, view: &View) -> Option<Mutation> {
     let (table, _) = view.table(random)?;
-    Some(Mutation::new(format!("TRUNCATE {table} CASCADE")))
+    Some(Mutation::new(format!("TRUNCATE {table} CASCADE")).may_refuse(is_parent(view, table)))
 }
 
 /// A logged table may not refer to an unlogged one, so those that refer go first.
