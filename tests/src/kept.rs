@@ -20,6 +20,9 @@ pub struct Kept {
 
 type Row = Map<String, Value>;
 
+/// So many differences are shown; the others are most often of the same kind.
+const SHOWN: usize = 4;
+
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
 const FIRST: &str = "0001-01-01T00:00:00+00:00";
 const LAST: &str = "9999-12-31T23:59:59+00:00";
@@ -124,7 +127,15 @@ pub fn compare(before: &Rows, after: &Rows, services: &[Service]) -> Result<Kept
         let appeared = after.get(table.name).into_iter().flatten().map(|row| row.as_object().expect("a row"));
         wrong.extend(appeared.filter(|row| !may_appear(table, row, before)).map(|row| made_up(table, row)));
     }
-    if wrong.is_empty() { Ok(kept) } else { Err(wrong) }
+    if wrong.is_empty() {
+        return Ok(kept);
+    }
+    let count = wrong.len();
+    wrong.truncate(SHOWN);
+    if count > SHOWN {
+        wrong.push(format!("… and {} more", count - SHOWN));
+    }
+    Err(wrong)
 }
 
 fn compare_table(table: &Table, before: &Rows, after: &Rows, kept: &mut Kept, wrong: &mut Vec<String>) {
@@ -144,10 +155,11 @@ fn compare_table(table: &Table, before: &Rows, after: &Rows, kept: &mut Kept, wr
                 candidates.swap_remove(at);
             }
             None => wrong.push(format!(
-                "{}: a row was lost or changed; before {}; wanted {}; with that key there are {candidates:?}",
+                "{}: a row was lost or changed; before {}; wanted {}; with that key there is {}",
                 table.name,
                 json!(row),
-                json!(wanted)
+                json!(wanted),
+                json!(candidates)
             )),
         }
     }

@@ -94,7 +94,8 @@ impl Proxy {
             delay: Mutex::default(),
             ended: watch::Sender::new(false),
         });
-        // A thread of its own: whatever the test does meanwhile, the sockets of a killed program are closed at once.
+        // A thread of its own: a sign-in that is stuck half-way holds up every DROP DATABASE of the server, up to its
+        // authentication_timeout, and a test that blocks on one would be what the sign-in waits for.
         let listener = listener.into_std().expect("a socket");
         let running = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {

@@ -5,7 +5,7 @@
 //! said, some points of each start state are tried; `KILLS=30` tries thirty, `KILLS=all` all of them in all three moments:
 //! `KILLS=all cargo test -p tests --test migrate_kills -- --nocapture`. `TIMES` is the number of kills at
 //! random times of each start state and service, `SEED` chooses them.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
 mod matrix;
 

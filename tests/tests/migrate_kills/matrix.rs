@@ -113,8 +113,8 @@ fn of(catalog: &Catalog, tables: &[String]) -> Catalog {
     catalog.clone().into_iter().filter(|(object, _)| tables.contains(&object.table)).collect()
 }
 
-fn server() -> impl Future<Output = SocketAddr> {
-    async { SocketAddr::from((Ipv4Addr::LOCALHOST, Postgres::shared().await.address().port)) }
+async fn server() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, Postgres::shared().await.address().port))
 }
 
 impl Matrix {
@@ -176,7 +176,7 @@ impl Matrix {
         }
         let (first, second) = tokio::join!(first.wait(PATIENCE), second.wait(PATIENCE));
         let killed = first.code == -1;
-        if proxy.has_struck() && !killed || !killed && first.code != 0 {
+        if !killed && (proxy.has_struck() || first.code != 0) {
             return Err(format!("the first run ended otherwise: {}", first.brief()));
         }
         if second.code != 0 {

@@ -7,7 +7,7 @@
 //! `DRIFTS=1000 SEED=1 cargo test -p tests --test migrate_property -- --nocapture` raises the number of cases; a case is made
 //! again by its seed alone: `DRIFTS=1 SEED=<seed>`. `KINDS=history,index` tries only changes with one of these words in their
 //! name, `KINDS=-trigger` all others; a seed makes another case then.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
 mod judge;
 mod mutations;
