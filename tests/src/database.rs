@@ -7,6 +7,7 @@ use local_pair::postgres::{
     DatabaseRoles, Dump, SUPERUSER, ServerAddress, SharedCluster, connect, database_create, database_drop,
     database_exists, database_grant, quote_identifier, roles_ensure,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
@@ -168,8 +169,12 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map(|runtime| runtime.block_on(database_drop(&address, &name)))
         });
-        // What cannot be dropped goes away with the cluster.
-        let _dropped = dropping.join();
+        // What cannot be dropped goes away with the cluster. A worker hands its other tasks on before it waits.
+        let wait = || drop(dropping.join());
+        match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+            _ => wait(),
+        }
     }
 }
 

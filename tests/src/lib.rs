@@ -15,20 +15,25 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness ends the test with a panic")]
 
 mod accounts;
+pub mod catalog;
 mod client_tools;
 mod database;
+pub mod kept;
 pub mod legacy;
 mod migrate;
 mod pair;
 mod programs;
+pub mod proxy;
+mod random;
 mod refusals;
 mod server;
 
 pub use accounts::{Account, Authorized, Bearer, PASSWORD, authorized, sign_in, sign_up};
 pub use client_tools::client_tools;
 pub use database::{Postgres, TestDatabase};
-pub use migrate::{MigrateRun, run_migrate};
+pub use migrate::{MigrateRun, Runner, run_migrate};
 pub use pair::Pair;
 pub use programs::{Programs, Service, programs};
+pub use random::{Random, number_from_environment};
 pub use refusals::{Refusal, assert_refused};
 pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, run_program};

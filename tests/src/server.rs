@@ -66,7 +66,7 @@ pub async fn run_program(
     }
 }
 
-fn command(service: Service, arguments: &[&str], environment: Environment<'_>) -> Command {
+pub(crate) fn command(service: Service, arguments: &[&str], environment: Environment<'_>) -> Command {
     let mut command = Command::new(service.program());
     // Nothing of the developer's own environment may change a test; the profile file is for coverage runs.
     command.args(arguments).env_clear();

@@ -1,9 +1,8 @@
-//! Drift of every kind on a filled database: `verify` sees it, `up` repairs it, and every row is still there.
-//!
-//! `DRIFTS=1000 cargo test -p tests --test migrate_drift -- --nocapture` raises the number of random combinations.
+//! Drift of every kind on a filled database: `verify` sees it, `up` repairs it, and every row is still there. Combinations that
+//! nobody has thought of are in `migrate_property`.
 
 use tests::legacy::{all_rows, assert_rows_kept, whole_schema};
-use tests::{MigrateRun, Postgres, Service, TestDatabase, run_migrate};
+use tests::{MigrateRun, Service, TestDatabase, run_migrate};
 
 /// Something that happens to a database by hand.
 struct Hand {
@@ -150,48 +149,5 @@ async fn every_drift_is_seen_and_repaired_with_every_row() {
         let seen = matches!(verify.code, 3 | 4) || hand.sql.contains("__migration_versions");
         assert!(seen, "{}: verify does not see it: {verify:#?}", hand.sql);
         assert_converges(&database, &fresh, hand.lost, hand.sql).await;
-    }
-}
-
-#[tokio::test]
-async fn random_combinations_of_drifts_converge() {
-    let count: u64 = std::env::var("DRIFTS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
-    let first: u64 = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let template = filled().await;
-    let fresh = whole_schema(&template.client().await).await;
-    for seed in first..first + count {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        let database = template.copy().await;
-        let client = database.client().await;
-        let migrator = &Postgres::shared().await.roles().migrator.name;
-        let mut done = Vec::new();
-        let mut lost = Vec::new();
-        for _ in 0..=random.below(6) {
-            let hand = &HANDS[random.below(HANDS.len() as u64) as usize];
-            // One hand may take away what the next one needs; then the next one does nothing.
-            let sql = format!("SET ROLE {migrator}; BEGIN; {}; COMMIT", hand.sql);
-            if client.batch_execute(&sql).await.is_ok() {
-                done.push(hand.sql);
-                lost.extend_from_slice(hand.lost);
-            } else {
-                client.batch_execute("ROLLBACK").await.unwrap();
-            }
-        }
-        drop(client);
-        assert!(!done.is_empty(), "seed {seed}: the first hand finds everything it needs");
-        println!("seed {seed}: {}", done.join(" | "));
-        assert_converges(&database, &fresh, &lost, &format!("SEED={seed} DRIFTS=1: {done:#?}")).await;
-    }
-}
-
-/// xorshift64*: reproducible from the printed seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
     }
 }
