@@ -116,6 +116,7 @@ const REFUSED: &[(&str, Service, &str)] = &[
         "inherits from all_tasks",
     ),
     ("CREATE RULE r AS ON UPDATE TO tasks DO INSTEAD NOTHING", Service::Task, "rule r on tasks"),
+    ("CREATE TABLE roles (id uuid PRIMARY KEY); CREATE RULE r AS ON UPDATE TO roles DO ALSO NOTHING", Service::Auth, "rule r on roles"),
     // The ledger's names.
     ("CREATE TABLE __migration_runs (id int)", Service::Auth, "__migration_runs is not the table"),
     ("CREATE VIEW __migration_versions AS SELECT 1 AS a", Service::Task, "__migration_versions is not the table"),
@@ -123,7 +124,7 @@ const REFUSED: &[(&str, Service, &str)] = &[
     (
         "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey; INSERT INTO tasks (id, title) SELECT id, 'again' FROM tasks WHERE user_id IS NULL",
         Service::Task,
-        "rows repeat in (user_id, id)",
+        "rows repeat or are null in (user_id, id)",
     ),
 ];
 

@@ -14,7 +14,10 @@ const DRIFTS: &[(Service, &str)] = &[
     (Service::Task, "DROP TABLE task_requests"),
     (Service::Task, "ALTER TABLE tasks SET UNLOGGED"),
     (Service::Task, "ALTER TABLE tasks DROP COLUMN version"),
-    (Service::Auth, "ALTER TABLE roles DROP CONSTRAINT roles_pkey CASCADE; ALTER TABLE roles DROP COLUMN id"),
+    (
+        Service::Auth,
+        "DELETE FROM tasks; DELETE FROM users; ALTER TABLE roles DROP CONSTRAINT roles_pkey CASCADE; ALTER TABLE roles DROP COLUMN id",
+    ),
     (Service::Auth, "ALTER TABLE users ALTER COLUMN email TYPE text"),
     (Service::Auth, "ALTER TABLE users ALTER COLUMN username TYPE varchar(40)"),
     (Service::Auth, "ALTER TABLE roles ALTER COLUMN name TYPE varchar(200)"),
@@ -84,7 +87,7 @@ async fn a_plan_writes_nothing_and_needs_only_to_read() {
         for service in [Service::Auth, Service::Task] {
             // The runtime role may make nothing.
             let plan = plan(service, &database.runtime_url()).await;
-            assert_eq!(plan["state"], "pending", "{name}");
+            assert!(plan["state"] == "pending" || plan["state"] == "drift", "{name}: {}", plan["state"]);
             assert!(!statements(&plan).is_empty(), "{name}");
             assert_eq!(plan["blockers"], serde_json::json!([]), "{name}");
         }
@@ -93,14 +96,14 @@ async fn a_plan_writes_nothing_and_needs_only_to_read() {
     let done = TestDatabase::migrated_both().await;
     let plan_of_done = plan(Service::Auth, &done.runtime_url()).await;
     assert_eq!((&plan_of_done["state"], statements(&plan_of_done).len()), (&Value::from("match"), 0));
+    let text = run_migrate(Service::Task, &done.migrator_url(), &["plan"]).await;
+    assert!(text.stdout.contains("`migrate up` would do nothing"), "{text:#?}");
     done.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('20990101000000')").await;
     assert_eq!(plan(Service::Auth, &done.runtime_url()).await["state"], "ahead");
     let refused = TestDatabase::from_sql(&fixture("refused/rows_in_the_way")).await;
     let blockers = plan(Service::Task, &refused.migrator_url()).await["blockers"].clone();
     let auth = plan(Service::Auth, &refused.migrator_url()).await["blockers"].clone();
     assert!(!blockers.as_array().unwrap().is_empty() || !auth.as_array().unwrap().is_empty());
-    let text = run_migrate(Service::Task, &done.migrator_url(), &["plan"]).await;
-    assert!(text.stdout.contains("`migrate up` would do nothing"), "{text:#?}");
 }
 
 /// What `up` then does was in the plan, and what the plan was sure of happens.
@@ -232,12 +235,14 @@ async fn pid(client: &Client) -> i32 {
 async fn watched(client: &Client, sql: &str) -> Real {
     let before = files(client).await;
     client.batch_execute("BEGIN").await.unwrap();
-    let scans = "SELECT coalesce(sum(seq_scan), 0)::int8 FROM pg_stat_xact_user_tables WHERE schemaname = 'public'";
-    let scanned: i64 = client.query_one(scans, &[]).await.unwrap().get(0);
+    // Of the tables that were there: the key of a new one is built by reading it, which costs nothing.
+    let scans = "SELECT coalesce(sum(seq_scan), 0)::int8 FROM pg_stat_xact_user_tables WHERE schemaname = 'public' AND relname = ANY ($1)";
+    let tables: Vec<&String> = before.keys().collect();
+    let scanned: i64 = client.query_one(scans, &[&tables]).await.unwrap().get(0);
     client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
     let real = Real {
         locks: locks(client, pid(client).await, &before).await,
-        scanned: client.query_one(scans, &[]).await.unwrap().get::<_, i64>(0) > scanned,
+        scanned: client.query_one(scans, &[&tables]).await.unwrap().get::<_, i64>(0) > scanned,
         rewritten: files(client).await.iter().any(|(table, file)| before.get(table).is_some_and(|old| old != file)),
     };
     client.batch_execute("COMMIT").await.unwrap();

@@ -152,7 +152,16 @@ async fn ask(
         }
         Guard::Unique(columns) if has(columns) => {
             let filled: Vec<bool> = columns.iter().map(|column| promises && column_resolved(set, of, column)).collect();
-            unique_rows(of, columns, &filled)
+            let mut rows = unique_rows(of, columns, &filled);
+            // A primary key takes no NULL either.
+            if difference.drift.expected.as_deref().is_some_and(|wanted| wanted.starts_with("PRIMARY KEY")) {
+                let unfilled = columns.iter().zip(&filled).filter(|(_, filled)| !**filled);
+                for (column, _) in unfilled {
+                    rows.condition = format!("{} IS NULL OR {}", name(column), rows.condition);
+                }
+                rows.reason = rows.reason.replacen("rows repeat", "rows repeat or are null", 1);
+            }
+            rows
         }
         Guard::NoOrphans { columns, parent, parent_columns } if has(columns) => {
             let nullable = promises && columns.iter().all(|column| column_resolved(set, of, column));

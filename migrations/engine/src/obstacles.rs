@@ -219,21 +219,28 @@ async fn inheritance(client: &Client, table: &str) -> Result<Vec<Blocker>, Engin
     Ok(found)
 }
 
-/// A rule that does something else INSTEAD swallows what the migrations write.
+/// A rule that does something else INSTEAD swallows what the migrations write, and with any rule on INSERT or UPDATE
+/// PostgreSQL refuses ON CONFLICT.
 async fn rules(client: &Client, table: &str) -> Result<Vec<Blocker>, EngineError> {
     let target = qualified(table);
     let rows = client
         .query(
-            "SELECT pg_catalog.quote_ident(rulename) FROM pg_catalog.pg_rewrite
-             WHERE ev_class = pg_catalog.to_regclass($1) AND ev_type <> '1' AND is_instead AND ev_enabled <> 'D'",
+            "SELECT pg_catalog.quote_ident(rulename), is_instead FROM pg_catalog.pg_rewrite
+             WHERE ev_class = pg_catalog.to_regclass($1) AND ev_type <> '1' AND ev_enabled <> 'D'
+                AND (is_instead OR ev_type IN ('2', '3'))",
             &[&target],
         )
         .await?;
     let mut found = Vec::new();
     for row in &rows {
         let rule: String = row.try_get(0)?;
-        let resolve = format!("ALTER TABLE {target} DISABLE RULE {rule};");
-        found.push(plain(table, format!("rule {rule} on {table} does something else instead of a write"), resolve));
+        found.push(if row.try_get(1)? {
+            let resolve = format!("ALTER TABLE {target} DISABLE RULE {rule};");
+            plain(table, format!("rule {rule} on {table} does something else instead of a write"), resolve)
+        } else {
+            let resolve = format!("DROP RULE {rule} ON {target}; -- keep its definition, and create it again afterwards");
+            plain(table, format!("rule {rule} on {table} forbids writes with ON CONFLICT"), resolve)
+        });
     }
     Ok(found)
 }

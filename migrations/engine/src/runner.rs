@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::patience::retrying;
 use crate::progress::Progress;
-use crate::repair::{Phase, Step, of_phase};
+use crate::repair::{Phase, Step, of_phase, text as repair_text};
 use crate::report::{Action, DataChange, Outcome, UpReport};
 use crate::session::{READ_LOCK_TIMEOUT, Session};
 use crate::set::{Migration, MigrationSet};
@@ -120,7 +120,7 @@ impl Runner<'_> {
     ) -> Result<(), EngineError> {
         let started = Instant::now();
         let context = format!("repair of {}.{}", difference.drift.table, difference.drift.object);
-        let statement = summary(difference.drift.repair.as_deref().unwrap_or_default());
+        let statement = summary(&repair_text(steps));
         let alone = steps.iter().any(|step| matches!(step, Step::Alone(_)));
         let journal = if alone { self.journal_begins(None, &statement).await? } else { None };
         for step in steps {
