@@ -42,7 +42,8 @@ impl MigrateRun {
             answer["actions"].as_array().into_iter().flatten().take(5).map(|action| format!("action: {action}")),
         );
         lines.extend(self.stderr.lines().rev().take(2).map(|line| format!("log: {line}")));
-        lines.join("\n  ")
+        let short = lines.iter().map(|line| line.chars().take(500).collect::<String>());
+        short.collect::<Vec<_>>().join("\n  ")
     }
 }
 

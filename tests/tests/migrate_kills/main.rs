@@ -2,8 +2,9 @@
 //! afterwards. Every time the schema must be the fresh one, with every row, no INVALID index, no temporary name and no lock left.
 //!
 //! No hook is in the programs: a proxy counts the statements on the wire and kills before, during or after one. Without more
-//! said, some points of each start state are tried; `KILLS=30` tries thirty, `KILLS=all` all of them in all three moments:
-//! `KILLS=all cargo test -p tests --test migrate_kills -- --nocapture`. `TIMES` is the number of kills at
+//! said, some points of each start state are tried; `KILLS=30` tries thirty, `KILLS=writes` every one at which something may
+//! change, in all three moments, and `KILLS=all` the others too, which leave what their neighbours leave:
+//! `KILLS=writes cargo test -p tests --test migrate_kills -- --nocapture`. `TIMES` is the number of kills at
 //! random times of each start state and service, `SEED` chooses them.
 #![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
@@ -29,8 +30,11 @@ const RANDOM: u64 = 2;
 async fn a_run_killed_anywhere_is_finished_by_the_next() {
     let matrix = Arc::new(Matrix::new().await);
     let mut random = Random::new(number_from_environment("SEED", 1));
-    let all = std::env::var("KILLS").is_ok_and(|text| text == "all");
-    let wanted = if all { 0 } else { usize::try_from(number_from_environment("KILLS", FEW as u64)).unwrap() };
+    let word = std::env::var("KILLS").ok().filter(|text| text == "all" || text == "writes");
+    let wanted = match word {
+        Some(_) => 0,
+        None => usize::try_from(number_from_environment("KILLS", FEW as u64)).unwrap(),
+    };
     let mut points = VecDeque::new();
     for start in 0..matrix.starts.len() {
         for service in [Service::Auth, Service::Task] {
@@ -46,8 +50,9 @@ async fn a_run_killed_anywhere_is_finished_by_the_next() {
             let lock = dry.lock();
             let mut add = |kill| points.push_back(Point { start, service, kill, lock });
             let moments = [Moment::Before, Moment::Sent, Moment::Answered];
-            if all {
-                for at in 1..=dry.statements.len() {
+            if let Some(word) = &word {
+                let every = if word == "all" { (1..=dry.statements.len()).collect() } else { dry.writes() };
+                for at in every {
                     moments.iter().for_each(|moment| add(Kill::At { at, moment: *moment }));
                 }
             } else {
@@ -59,7 +64,7 @@ async fn a_run_killed_anywhere_is_finished_by_the_next() {
                     add(Kill::At { at, moment: moments[number % moments.len()] });
                 }
             }
-            let times = number_from_environment("TIMES", if all { 10 } else { RANDOM });
+            let times = number_from_environment("TIMES", if word.is_some() { 10 } else { RANDOM });
             for _ in 0..times {
                 let millis = random.below(usize::try_from(dry.took.as_millis()).unwrap().max(1));
                 add(Kill::After(Duration::from_millis(millis as u64)));

@@ -255,7 +255,7 @@ fn blockers(run: &MigrateRun) -> Result<Vec<String>, String> {
 /// A reason without names and numbers, so that reasons of a kind can be counted together.
 fn nameless(reason: &str) -> String {
     let common = |word: &str| {
-        let word = word.trim_matches(|c: char| !c.is_alphabetic());
+        let word = word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '_');
         !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase()) && !["tasks", "users", "roles"].contains(&word)
     };
     let words = reason.split_whitespace().map(|word| if common(word) { word } else { "…" });

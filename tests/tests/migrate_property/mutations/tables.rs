@@ -90,12 +90,14 @@ fn view_on(random: &mut Random, view: &View) -> Option<Mutation> {
     Some(Mutation::new(sql).may_refuse(true))
 }
 
+/// A rule that does something INSTEAD swallows writes, and one on INSERT or UPDATE forbids ON CONFLICT.
 fn rule(random: &mut Random, view: &View) -> Option<Mutation> {
     let (table, _) = view.table(random)?;
     let name = new_name(random, "rule");
     let (event, instead) = (["INSERT", "UPDATE", "DELETE"][random.below(3)], random.chance(50));
     let what = if instead { "INSTEAD" } else { "ALSO" };
-    Some(Mutation::new(format!("CREATE RULE {name} AS ON {event} TO {table} DO {what} NOTHING")).may_refuse(instead))
+    let sql = format!("CREATE RULE {name} AS ON {event} TO {table} DO {what} NOTHING");
+    Some(Mutation::new(sql).may_refuse(instead || event != "DELETE"))
 }
 
 /// One that disturbs nobody: it may stay.
