@@ -90,8 +90,11 @@ async fn a_missing_right_is_told_with_the_grant() {
     let database = TestDatabase::from_sql(&fixture("legacy/incident")).await;
     let migrator = &Postgres::shared().await.roles().migrator.name;
     let client = database.client().await;
-    let may_make: bool =
-        client.query_one("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = $1", &[migrator]).await.unwrap().get(0);
+    let may_make: bool = client
+        .query_one("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = $1", &[migrator])
+        .await
+        .unwrap()
+        .get(0);
     assert!(!may_make, "the harness's migrator may make no database");
     let sql = format!(
         "ALTER DATABASE \"{0}\" OWNER TO postgres; REVOKE CREATE ON DATABASE \"{0}\" FROM PUBLIC; GRANT CONNECT ON DATABASE \"{0}\" TO \"{migrator}\"",

@@ -9,7 +9,8 @@ async fn migrate(service: Service, database: &TestDatabase, arguments: &[&str]) 
     run_migrate(service, &database.migrator_url(), &[arguments, &["--output", "json"]].concat()).await
 }
 
-const DRIFT: &str = "DROP TABLE task_requests; DROP INDEX idx_tasks_id; ALTER TABLE tasks DROP CONSTRAINT tasks_status_check;
+const DRIFT: &str =
+    "DROP TABLE task_requests; DROP INDEX idx_tasks_id; ALTER TABLE tasks DROP CONSTRAINT tasks_status_check;
     ALTER TABLE tasks ALTER COLUMN title DROP NOT NULL; ALTER TABLE tasks ALTER COLUMN version TYPE integer;
     ALTER TABLE tasks RENAME CONSTRAINT tasks_pkey TO pk; CREATE UNIQUE INDEX one_title ON tasks (title)";
 
@@ -30,7 +31,10 @@ async fn repair_shows_and_writes_nothing_until_it_is_told() {
     }
     assert_eq!((whole_schema(&client).await, all_rows(&client).await), (schema, rows), "nothing was written");
     let text = run_migrate(Service::Task, &database.migrator_url(), &["repair"]).await;
-    assert!(text.stdout.contains("`migrate repair --apply` would run") && text.stdout.contains("ACCESS EXCLUSIVE"), "{text:#?}");
+    assert!(
+        text.stdout.contains("`migrate repair --apply` would run") && text.stdout.contains("ACCESS EXCLUSIVE"),
+        "{text:#?}"
+    );
 
     let applied = migrate(Service::Task, &database, &["repair", "--apply"]).await;
     assert_eq!((applied.code, &applied.json()["state"]), (0, &Value::from("match")), "{applied:#?}");
@@ -60,11 +64,18 @@ async fn what_rows_are_in_the_way_of_is_left_and_told() {
     let report = run.json();
     let blockers = report["blockers"].as_array().unwrap();
     for (object, rows) in [("fk_users_role_id", 2), ("users_email_key", 2)] {
-        let found = blockers.iter().find(|blocker| blocker["object"] == object).unwrap_or_else(|| panic!("{object}: {blockers:#?}"));
+        let found = blockers
+            .iter()
+            .find(|blocker| blocker["object"] == object)
+            .unwrap_or_else(|| panic!("{object}: {blockers:#?}"));
         assert_eq!(found["rows"], rows, "{found:#?}");
-        assert!(!found["sample"].as_array().unwrap().is_empty() && found["resolve"].as_str().unwrap().len() > 20, "{found:#?}");
+        assert!(
+            !found["sample"].as_array().unwrap().is_empty() && found["resolve"].as_str().unwrap().len() > 20,
+            "{found:#?}"
+        );
     }
-    let left: Vec<&str> = report["drift"].as_array().unwrap().iter().map(|drift| drift["object"].as_str().unwrap()).collect();
+    let left: Vec<&str> =
+        report["drift"].as_array().unwrap().iter().map(|drift| drift["object"].as_str().unwrap()).collect();
     assert_eq!(left.len(), 2, "the rest is mended: {left:?}");
     assert_rows_kept(&before, &all_rows(&database.client().await).await, &[]);
 }
@@ -145,7 +156,10 @@ async fn a_foreign_key_that_checks_nothing_is_mended() {
     let up = migrate(Service::Auth, &database, &["up"]).await;
     assert_eq!(up.code, 0, "{up:#?}");
     let off: i64 = client
-        .query_one("SELECT count(*) FROM pg_trigger WHERE tgenabled = 'D' AND tgrelid = 'refresh_tokens'::regclass", &[])
+        .query_one(
+            "SELECT count(*) FROM pg_trigger WHERE tgenabled = 'D' AND tgrelid = 'refresh_tokens'::regclass",
+            &[],
+        )
         .await
         .unwrap()
         .get(0);

@@ -184,6 +184,12 @@ impl EngineError {
         self
     }
 
+    /// Whether an object vanished between two looks at the catalog: `cache lookup failed for index …` and its like.
+    pub(crate) fn is_catalog_race(&self) -> bool {
+        let races = [SqlState::INTERNAL_ERROR, SqlState::UNDEFINED_OBJECT, SqlState::UNDEFINED_TABLE];
+        matches!(self, Self::Postgres(error) if error.code().is_some_and(|code| races.contains(code)))
+    }
+
     /// Whether a lock timeout, a deadlock or a serialization failure ended a transaction.
     pub(crate) fn is_lock_conflict(&self) -> bool {
         let code = match self {

@@ -238,7 +238,8 @@ async fn rules(client: &Client, table: &str) -> Result<Vec<Blocker>, EngineError
             let resolve = format!("ALTER TABLE {target} DISABLE RULE {rule};");
             plain(table, format!("rule {rule} on {table} does something else instead of a write"), resolve)
         } else {
-            let resolve = format!("DROP RULE {rule} ON {target}; -- keep its definition, and create it again afterwards");
+            let resolve =
+                format!("DROP RULE {rule} ON {target}; -- keep its definition, and create it again afterwards");
             plain(table, format!("rule {rule} on {table} forbids writes with ON CONFLICT"), resolve)
         });
     }

@@ -43,12 +43,24 @@ impl Inspection {
     }
 }
 
+/// How often the catalog is read again when somebody else changed it in the middle.
+const READS: usize = 5;
+const READ_AGAIN: Duration = Duration::from_millis(50);
+
 /// Reads history and catalog in one snapshot and compares. Costs a handful of round trips, whatever the number of rows.
 pub(crate) async fn inspect(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
-    begin_reading(scope).await?;
-    let read = read(scope, set, leave).await;
-    end_reading(scope).await;
-    read
+    let mut reads = 0;
+    loop {
+        begin_reading(scope).await?;
+        let read = read(scope, set, leave).await;
+        end_reading(scope).await;
+        reads += 1;
+        match read {
+            // The snapshot still shows an index that another run has just dropped, and its definition is gone.
+            Err(error) if error.is_catalog_race() && reads < READS => tokio::time::sleep(READ_AGAIN).await,
+            read => return read,
+        }
+    }
 }
 
 async fn read(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
