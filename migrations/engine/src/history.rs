@@ -61,7 +61,8 @@ fn differences(live: &Schema) -> Vec<Difference> {
     found
 }
 
-fn expected_table() -> Table {
+/// The shape that Diesel gives it.
+pub(crate) fn expected_table() -> Table {
     let column = |type_name: &str, default: Option<&str>| Column {
         type_name: type_name.to_owned(),
         nullable: false,

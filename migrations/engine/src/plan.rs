@@ -14,7 +14,7 @@ use crate::locks::effect;
 use crate::repair::{Phase, Step, of_phase};
 use crate::repair_plan::Planned;
 use crate::report::VerifyReport;
-use crate::schema::Schema;
+use crate::schema::{Expected, Schema};
 use crate::session::Session;
 use crate::set::MigrationSet;
 use crate::simulate::apply;
@@ -93,7 +93,10 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
     }
     // Whoever only reads may not change anything, and need not: what the role of `up` may do is for `up` to ask.
     report.blockers = obstacles_to(session, set, &inspection, leave).await?;
-    let mut planner = Planner { set, model: inspection.owned(), statements: Vec::new() };
+    // The history is mended by the same means as the tables.
+    let mut known = set.expected.clone();
+    known.tables.insert(history::TABLE.to_owned(), history::expected_table());
+    let mut planner = Planner { set, known, model: inspection.live.clone(), statements: Vec::new() };
     planner.history(session, &inspection).await?;
     planner.prepare(session, &inspection, leave).await?;
     planner.migrations();
@@ -105,6 +108,8 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
 
 struct Planner<'p> {
     set: &'p MigrationSet,
+    /// What statements make: the expected tables and the history.
+    known: Expected,
     model: Schema,
     statements: Vec<PlannedStatement>,
 }
@@ -124,7 +129,7 @@ impl Planner<'_> {
             batched: false,
             planned: Planned::new(sql, effect),
         });
-        apply(sql, &mut self.model, &self.set.expected);
+        apply(sql, &mut self.model, &self.known);
     }
 
     async fn history(&mut self, session: &Session<'_>, inspection: &Inspection) -> Result<(), EngineError> {
@@ -132,6 +137,9 @@ impl Planner<'_> {
             for sql in std::iter::once(&history::CREATE).chain(ledger::CREATE) {
                 self.add(None, Origin::History, Foreseen::Changes, true, sql);
             }
+        }
+        for (sql, _) in inspection.history.differences.iter().filter_map(history::put_in_order) {
+            self.add(None, Origin::History, Foreseen::Depends, true, sql);
         }
         for (_, fix) in
             of_phase(&inspection.history.differences, &[Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge])
