@@ -1,0 +1,4 @@
+"""x"""
+import json
+def text(results): return ""
+def fill(path, results): pass
