@@ -14,6 +14,9 @@ import tempfile
 
 OLDEST_MAJOR = 14
 
+# No notices.
+QUIET = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
+
 # What psql echoes after each call; no value in the databases looks like it.
 END = "end-of-answer-of-psql"
 
@@ -122,7 +125,7 @@ class Postgres:
         if self._psql is None or self._psql.poll() is not None:
             self._errors = tempfile.TemporaryFile(mode="w+")
             self._psql = subprocess.Popen(self.psql_command("postgres"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                          stderr=self._errors, text=True, bufsize=1)
+                                          stderr=self._errors, text=True, env=QUIET)
         # Back to `postgres` at the end: a connection would keep its database from being copied or dropped.
         self._psql.stdin.write(f"\\connect {self.url(database)}\n{text}\n;\n\\connect {self.url('postgres')}\n\\echo {END}\n")
         self._psql.stdin.flush()

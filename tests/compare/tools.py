@@ -27,7 +27,9 @@ class Run:
     def said(self):
         """The first line that tells of a failure, or for a success the last line."""
         lines = [line.strip() for line in clean(self.output).splitlines() if line.strip()]
-        telling = [line for line in lines if TELLING.search(line)] if self.code != 0 else []
+        # The first line that any of these finds, the most telling first: some print the whole SQL before the reason.
+        patterns = [r"^Failed to run migrations", r"\bERROR:", TELLING] if self.code != 0 else []
+        telling = [line for pattern in patterns for line in lines if re.search(pattern, line)]
         line = (telling or lines[-1:] or ["(nothing)"])[0]
         return line if len(line) <= 200 else line[:199] + "…"
 
@@ -320,7 +322,8 @@ class Sqitch(Tool):
 
     def forget(self, condition):
         doomed = f"SELECT change_id FROM sqitch.changes WHERE {condition}"
-        return "".join(f"DELETE FROM sqitch.{table} WHERE change_id IN ({doomed});" for table in ("dependencies", "tags", "events", "changes"))
+        return f"DELETE FROM sqitch.dependencies WHERE dependency_id IN ({doomed}); " + "".join(
+            f"DELETE FROM sqitch.{table} WHERE change_id IN ({doomed}); " for table in ("dependencies", "tags", "events", "changes"))
 
     def options(self, url):
         return [
