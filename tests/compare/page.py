@@ -49,27 +49,27 @@ def versions(results):
             f"with {results['migrations']} migrations. Compared: {named}.\n")
 
 
-def cell(answer):
-    """One start given to one tool, in a few words."""
+def cell(answer, key):
+    """One start given to one tool, in a few words. Exit code 3 is a refusal where we say it; for psql it is an error."""
     first, second = answer["first"], answer["second"]
     words = {
         "right": "equal",
         "false": f"**done, {len(first['errors'])} wrong**",
-        "refused": f"{'refused' if first['code'] == 3 else 'failed'} ({first['code']}), nothing changed",
+        "refused": f"{'refused' if key == 'ours' and first['code'] == 3 else 'failed'} ({first['code']}), nothing changed",
         "half": f"failed ({first['code']}) half way, {len(first['errors'])} wrong",
         "late": f"failed ({first['code']}), schema equal",
     }[answer["outcome"]]
     if first["lost"]:
         words += f", **{first['lost']} rows lost**"
     if (answer["again"], len(second["errors"])) != (answer["outcome"], len(first["errors"])):
-        words += "; again: " + {"right": "equal", "false": f"**done, {len(second['errors'])} wrong**", "refused": f"refused ({second['code']})",
+        words += "; again: " + {"right": "equal", "false": f"**done, {len(second['errors'])} wrong**", "refused": f"stopped ({second['code']})",
                                 "half": f"failed ({second['code']}), {len(second['errors'])} wrong", "late": f"failed ({second['code']})"}[answer["again"]]
     return words
 
 
 def matrix(results):
     titles = [tool["title"] for tool in results["tools"].values()]
-    rows = [[start["title"], *[cell(start["tools"][key]) for key in results["tools"]]] for start in results["starts"].values()]
+    rows = [[start["title"], *[cell(start["tools"][key], key) for key in results["tools"]]] for start in results["starts"].values()]
     return table(["start", *titles], rows)
 
 
@@ -83,7 +83,7 @@ def summary(results):
             sum(answer["first"]["lost"] + answer["second"]["lost"] for answer in answers),
         ])
     total = len(results["starts"])
-    return table([f"of {total} starts", "schema equal", "says done over a wrong schema", "refused, nothing changed", "failed half way", "rows lost"], rows)
+    return table([f"of {total} starts", "schema equal", "says done over a wrong schema", "refused or failed, nothing changed", "failed half way", "rows lost"], rows)
 
 
 def left(results):
@@ -115,7 +115,7 @@ def options(results):
     rows = []
     for key, tried in results["options"].items():
         for option in tried:
-            words = cell({"first": option, "second": option, "outcome": option["outcome"], "again": option["outcome"]})
+            words = cell({"first": option, "second": option, "outcome": option["outcome"], "again": option["outcome"]}, key)
             rows.append([results["tools"][key]["title"], option["words"], results["starts"].get(option["start"], {}).get("title", option["start"]),
                          words, quoted(option["said"]) if option["code"] != 0 else ""])
     return table(["tool", "tried", "on", "what came of it", "says"], rows)
