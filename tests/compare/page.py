@@ -95,7 +95,8 @@ def left(results):
             if answer["outcome"] == "false":
                 groups.setdefault(tuple(answer["first"]["errors"]), []).append(results["tools"][key]["title"])
         for errors, titles in groups.items():
-            rows.append([start["title"], ", ".join(titles), "; ".join(errors)])
+            named = "; ".join(errors[:10]) + (f"; and {len(errors) - 10} more" if len(errors) > 10 else "")
+            rows.append([start["title"], ", ".join(titles), named])
     return table(["start", "said done", "still wrong"], rows)
 
 
