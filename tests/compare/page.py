@@ -169,10 +169,9 @@ def off(results):
             if not one["caught"]:
                 rows.append([results["tools"][key]["title"], how, "no index build to catch", quoted(one["said"]), ""])
                 continue
-            code, said = one["first"]
-            first = "killed" if one["how"] == "client" else "exit 0, went on by itself" if code == 0 else f"exit {code}: {quoted(said)}"
+            first = "killed" if one["how"] == "client" else after(one["first"])
             rows.append([results["tools"][key]["title"], how, first, after(one["second"]), after(one["third"]) if one["third"] else ""])
-    return table(["tool", "broken off by", "the run itself", "run once more, at once", "and once more"], rows)
+    return table(["tool", "broken off by", "what that run left", "run once more, at once", "and once more"], rows)
 
 
 def after(run):

@@ -104,6 +104,7 @@ def broken_off(postgres, judge, tool, how):
         kill(process)
         first = finish(process, began)
         return {"how": how, "caught": False, "said": first.said}
+    after_first = []
     if how == "client":
         kill(process)
         first = Run(None, 0.0, "killed")
@@ -111,6 +112,8 @@ def broken_off(postgres, judge, tool, how):
     else:
         postgres.sql("postgres", f"SELECT pg_terminate_backend({backend})")
         first = finish(process, began)
+        settle(postgres, database)
+        after_first, _ = judge.differences(database)
     second = tool.run(postgres.url(database))
     settle(postgres, database)
     errors, _ = judge.differences(database)
@@ -118,7 +121,7 @@ def broken_off(postgres, judge, tool, how):
     settle(postgres, database)
     last_errors = judge.differences(database)[0] if third else errors
     result = {
-        "how": how, "caught": True, "first": [first.code, first.said], "second": [second.code, second.said, errors],
+        "how": how, "caught": True, "first": [first.code, first.said, after_first], "second": [second.code, second.said, errors],
         "third": [third.code, third.said, last_errors] if third else None, "lost": before - count_rows(postgres, database),
     }
     postgres.drop(database)
