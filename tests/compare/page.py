@@ -24,7 +24,12 @@ def text(results):
 
 
 def tables(results):
-    """Each table by its name; those of parts that were not run are left out."""
+    """Each table by its name; those of parts that were not run are left out. The tools stand in the same order everywhere."""
+    def in_order(part):
+        return {key: part[key] for key in results["tools"] if key in part}
+
+    results = results | {part: in_order(results[part]) for part in ("recorded_shape", "options", "two", "off")}
+    results["starts"] = {name: start | {"tools": in_order(start["tools"])} for name, start in results["starts"].items()}
     made = {"versions": versions(results), "summary": summary(results), "starts": matrix(results), "left": left(results),
             "recorded": recorded(results), "options": options(results), "opinion": opinion(results), "runs": runs(results)}
     if results["times"]:

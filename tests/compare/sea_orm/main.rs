@@ -43,7 +43,8 @@ impl MigrationTrait for SqlFiles {
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let directory = std::env::var_os("SQL_DIR").map(PathBuf::from).expect("SQL_DIR names the directory of the SQL files");
+        let directory =
+            std::env::var_os("SQL_DIR").map(PathBuf::from).expect("SQL_DIR names the directory of the SQL files");
         names(&directory)
             .into_iter()
             .map(|name| Box::new(SqlFiles { name, directory: directory.clone() }) as Box<dyn MigrationTrait>)
