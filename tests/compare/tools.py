@@ -182,6 +182,12 @@ class Ours(Tool):
     def commands(self, url):
         return [[os.path.join(self.program, f"{service}-service"), "migrate", "up"] for service in sources.SERVICES]
 
+    def remember(self, postgres):
+        """The history, and whichever tables the engine keeps its ledger in."""
+        ledger = postgres.sql(self.template, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname LIKE '\\_\\_migration%'")
+        self.tables = [self.tables[0], *ledger.split()]
+        super().remember(postgres)
+
     def offers(self, command, word):
         """Whether this build knows `word` in the help of `migrate <command>`."""
         program = os.path.join(self.program, "auth-service")
