@@ -1,5 +1,5 @@
 //! `migrate plan`: foretells what `up` does, writes nothing, and its locks, scans and rewrites are those of PostgreSQL.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -250,7 +250,9 @@ impl<'s> Ledger<'s> {
         self.session
             .scope()
             .query(
-                "UPDATE public.__migration_runs SET outcome = $2, error = $3, actions = $4, data_changes = $5, findings = $6, \
+                "WITH ended AS (UPDATE public.__migration_actions SET outcome = $2, finished_at = clock_timestamp(), \
+                    note = 'the run ended here' WHERE run_id = $1 AND outcome = 'started') \
+                 UPDATE public.__migration_runs SET outcome = $2, error = $3, actions = $4, data_changes = $5, findings = $6, \
                  finished_at = clock_timestamp() WHERE id = $1",
                 &[
                     (&self.id, Type::UUID),

@@ -176,7 +176,7 @@ fn create(at: &mut Words, live: &Schema) -> Effect {
             let mut effect = Effect::none();
             while at.skip_to("references") {
                 let parent = at.name();
-                effect = effect.and(Some(&parent).map(String::as_str), LockMode::ShareRowExclusive);
+                effect = effect.and(Some(&parent), LockMode::ShareRowExclusive);
             }
             effect
         }

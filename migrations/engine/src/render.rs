@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::blockers::Blocker;
 use crate::down::DownReport;
 use crate::error::EngineError;
-use crate::plan::{Foreseen, PlanReport};
+use crate::plan::{Foreseen, Origin, PlanReport};
 use crate::repair_plan::{Planned, RepairReport};
 use crate::report::{Drift, Outcome, Severity, State, UpReport, VerifyReport};
 use crate::set::MigrationSet;
@@ -43,9 +43,10 @@ pub(crate) fn verify(report: &VerifyReport) {
         State::Pending => {
             styled(CARE, format!("pending: {} migrations to run; run `migrate up`", report.pending.len()))
         }
-        State::Drift => {
-            styled(BAD, "drift: the schema is not the expected one; `migrate up` repairs what it safely can")
-        }
+        State::Drift => styled(
+            BAD,
+            "drift: the schema is not the expected one; `migrate up` repairs what it safely can, `migrate repair` shows how",
+        ),
         State::Ahead => styled(
             BAD,
             format!("ahead: unknown versions {}; deploy the binary that knows them", report.unknown.join(", ")),
@@ -138,6 +139,10 @@ pub(crate) fn plan(report: &PlanReport) {
         }
         let depends = if statement.outcome == Foreseen::Depends { ", if its rows are there" } else { "" };
         let parts = if statement.batched { ", in parts" } else { "" };
+        if statement.origin == Origin::Code {
+            anstream::println!("-- the service's own code: {}{depends}{parts}", statement.planned.statement);
+            continue;
+        }
         anstream::println!("{};{}{depends}{parts}", statement.planned.statement, effect(&statement.planned));
     }
     if report.statements.is_empty() && report.verify.unknown.is_empty() {
@@ -252,7 +257,9 @@ pub(crate) fn up(report: &UpReport) {
     }
     for finding in &report.findings {
         anstream::println!("  {} {} ({})", styled(CARE, "finding"), finding.message, finding.code);
-        anstream::println!("            keys: {}", finding.sample.join("; "));
+        if !finding.sample.is_empty() {
+            anstream::println!("            keys: {}", finding.sample.join("; "));
+        }
         anstream::println!("            {}", finding.advice);
     }
     blockers(&report.blockers);

@@ -6,10 +6,12 @@ use crate::blockers::{self, Blocker};
 use crate::diff::{Difference, Leave};
 use crate::error::EngineError;
 use crate::locks::{Effect, effect};
-use crate::repair::missing_table;
+use crate::repair::{Step, missing_table};
 use crate::report::{Drift, VerifyReport};
+use crate::schema::{Expected, Schema};
 use crate::session::Session;
 use crate::set::MigrationSet;
+use crate::simulate::apply;
 use crate::verify::inspect;
 
 /// The answer of `repair`.
@@ -84,17 +86,23 @@ pub(crate) async fn repair_plan(
         let made = missing_table(difference, &set.expected).filter(|_| inspection.report.pending.is_empty());
         let steps = difference.fix.as_ref().map(|fix| fix.steps.clone()).or(made);
         if let Some(steps) = steps {
-            report.repairs.push(planned(difference, &steps, &inspection.live));
+            report.repairs.push(planned(difference, &steps, &inspection.live, &set.expected));
         }
     }
     Ok(report)
 }
 
-fn planned(difference: &Difference, steps: &[crate::repair::Step], live: &crate::schema::Schema) -> Repair {
+/// Each statement is looked at as the ones before it leave the schema.
+fn planned(difference: &Difference, steps: &[Step], live: &Schema, expected: &Expected) -> Repair {
+    let mut model = live.clone();
     let statements = steps
         .iter()
-        .flat_map(crate::repair::Step::statements)
-        .map(|sql| Planned::new(sql, effect(sql, live)))
+        .flat_map(Step::statements)
+        .map(|sql| {
+            let planned = Planned::new(sql, effect(sql, &model));
+            apply(sql, &mut model, expected);
+            planned
+        })
         .collect();
     Repair { drift: difference.drift.clone(), statements }
 }

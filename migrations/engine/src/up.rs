@@ -74,7 +74,8 @@ async fn riding_out(
     let outcome = loop {
         let outcome = attempt(connector, set, options, command, &mut report).await;
         let Err(error) = &outcome else { break outcome };
-        if !error.is_connection_loss() && !(deadline.is_some() && error.is_unreachable()) {
+        let may_pass = error.is_connection_loss() || (deadline.is_some() && error.is_unreachable());
+        if !may_pass {
             break outcome;
         }
         // A restart or failover in the middle: everything is re-runnable, so the run begins again. A run that gets further

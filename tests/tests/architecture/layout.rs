@@ -33,6 +33,7 @@ const PARTS: &[(&str, &str)] = &[
     ("deploy/Dockerfile", "the images"),
     ("tests/src", "the harness"),
     ("tests/tests", "the suites"),
+    ("docs/MIGRATION.md", "how to run and write migrations, each exit code, the incident replayed"),
     ("docs/DEVELOPMENT.md", "how to work on it, with measured times"),
     ("docs/DEPLOY.md", "how it gets onto a cluster, and what each exit code of a Job means"),
     ("docs/decisions", "why it is as it is"),

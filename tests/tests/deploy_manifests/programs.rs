@@ -17,8 +17,8 @@ use crate::{assert_none, render};
 
 /// Flags of `migrate up` and `migrate verify` as the contract fixes them.
 const CONTRACT_FLAGS: [&str; 4] = ["--output", "--lock-wait", "--connect-wait", "--backup-dir"];
-/// Held against [`CONTRACT_FLAGS`] alone, not against `--help`, and left out where a Job's arguments are run.
-const BACKUP_FLAG: &str = "--backup-dir";
+/// The volume of the archives in the manifests: a directory of the test's own stands for it.
+const BACKUP_VOLUME: &str = "/backup";
 
 /// What stands in a Secret, for programs that only read their settings.
 fn secret(variable: &str) -> &'static str {
@@ -106,9 +106,7 @@ async fn every_variable_and_argument_is_one_that_the_program_has() {
             }
             let help = help(pod.service(), &command).await;
             for flag in flags.iter().filter(|flag| flag.starts_with("--")) {
-                let known =
-                    CONTRACT_FLAGS.contains(flag) && (*flag == BACKUP_FLAG || help.contains(&format!("{flag} <")));
-                if !known {
+                if !(CONTRACT_FLAGS.contains(flag) && help.contains(&format!("{flag} <"))) {
                     breaches.push(format!("{}: {}: {flag}", rendered.directory, pod.owner));
                 }
             }
@@ -210,25 +208,27 @@ async fn pods_are_alive_and_not_ready_until_the_jobs_have_run() {
         eventually("GET /livez answers 200", async || waiting.livez().await == "HTTP/1.1 200 OK").await;
         assert!(!is_serving(waiting.grpc).await, "{} is ready without its schema", service.name());
     }
+    let archives = tempfile::tempdir().unwrap();
+    let volume = archives.path().display().to_string();
     for (service, waiting) in &both {
         let jobs = objects.all_jobs();
         let job = |component: &str| {
             let (pod, _) =
                 jobs.iter().find(|(pod, _)| pod.service() == *service && pod.component() == component).unwrap();
             let (command, flags) = arguments(pod);
-            let backup = flags.iter().position(|flag| *flag == BACKUP_FLAG);
-            let without = flags
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| backup.is_none_or(|backup| *at != backup && *at != backup + 1));
-            command.into_iter().chain(without.map(|(_, flag)| *flag)).collect::<Vec<_>>()
+            let here = |flag: &str| if flag == BACKUP_VOLUME { volume.clone() } else { flag.to_owned() };
+            command.into_iter().chain(flags).map(here).collect::<Vec<String>>()
+        };
+        let run_job = async |service, arguments: &[String], environment: &[(&str, &str)]| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            run_program(service, &arguments, environment, "").await
         };
         let (migrator, runtime) = (waiting.database.migrator_url(), waiting.database.runtime_url());
-        let early = run_program(*service, &job("verify"), &[("DATABASE_URL", &runtime)], "").await;
+        let early = run_job(*service, &job("verify"), &[("DATABASE_URL", &runtime)]).await;
         assert_eq!(early.code, 4, "the CronJob before the Job: {early:#?}");
-        let up = run_program(*service, &job("migrate"), &[("DATABASE_URL", &migrator)], "").await;
+        let up = run_job(*service, &job("migrate"), &[("DATABASE_URL", &migrator)]).await;
         assert_eq!(up.code, 0, "the migration Job: {up:#?}");
-        let verify = run_program(*service, &job("verify"), &[("DATABASE_URL", &runtime)], "").await;
+        let verify = run_job(*service, &job("verify"), &[("DATABASE_URL", &runtime)]).await;
         assert_eq!(verify.code, 0, "the CronJob after it: {verify:#?}");
     }
     for (service, waiting) in &mut both {
