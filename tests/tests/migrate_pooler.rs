@@ -187,7 +187,7 @@ async fn in_session_mode_everything_works() {
     let mended = pooler.migrate(Service::Task, &database, &["repair", "--apply"]).await;
     assert_eq!(mended.code, 0, "{mended:#?}");
     assert_eq!(whole_schema(&database.client().await).await, fresh);
-    let down = pooler.migrate(Service::Task, &database, &["down"]).await;
+    let down = pooler.migrate(Service::Task, &database, &["down", "--steps", "1"]).await;
     assert_eq!(down.code, 0, "{down:#?}");
     let up = pooler.migrate(Service::Task, &database, &["up"]).await;
     assert_eq!(up.code, 0, "{up:#?}");
@@ -202,9 +202,12 @@ async fn in_transaction_mode_what_writes_is_refused_and_changes_nothing() {
         let (empty, drifted) = (TestDatabase::empty().await, TestDatabase::migrated_task().await);
         let whole_one = TestDatabase::migrated_task().await;
         drifted.execute(DRIFT).await;
-        for (database, arguments) in
-            [(&empty, &["up"][..]), (&drifted, &["up"]), (&drifted, &["repair", "--apply"]), (&whole_one, &["down"])]
-        {
+        for (database, arguments) in [
+            (&empty, &["up"][..]),
+            (&drifted, &["up"]),
+            (&drifted, &["repair", "--apply"]),
+            (&whole_one, &["down", "--steps", "1"]),
+        ] {
             let about = format!("{arguments:?} with default_pool_size={size}");
             let before = whole(database).await;
             // Again and again: which server session is lent to whom is chance.
@@ -238,8 +241,11 @@ async fn in_transaction_mode_what_reads_answers_as_without_a_pooler() {
                 let directly = run_migrate(Service::Task, &database.migrator_url(), &json).await;
                 assert_eq!(through.code, directly.code, "{about}: {through:#?}");
                 let (through, directly) = (through.json(), directly.json());
-                assert_eq!(through["state"], state, "{about}: {through:#}");
-                for part in ["applied", "pending", "unknown", "drift", "statements", "repairs", "blockers"] {
+                if arguments[0] != "status" {
+                    assert_eq!(through["state"], state, "{about}: {through:#}");
+                }
+                for part in ["applied", "pending", "unknown", "drift", "statements", "repairs", "blockers", "last_run"]
+                {
                     assert_eq!(through[part], directly[part], "{about}: {part}");
                 }
             }

@@ -102,7 +102,9 @@ pub async fn read_schema(client: &Client, tables: &[String]) -> Result<Schema, t
 pub(crate) async fn begin_reading(scope: Scope<'_>) -> Result<(), tokio_postgres::Error> {
     let begin = match scope.is_shadow() {
         true => "SAVEPOINT reading; SET LOCAL search_path = ''",
-        false => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''",
+        false => {
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''; SET LOCAL lock_timeout = '500ms'"
+        }
     };
     scope.batch(begin).await
 }

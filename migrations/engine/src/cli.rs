@@ -21,6 +21,9 @@ use crate::set::MigrationSet;
 use crate::up::{RunOptions, repair, up};
 use crate::verify::{inspect, status};
 
+/// How long an interrupted run may take to put things in order: less than the 30 s that Kubernetes waits before it kills.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// `migrate …`
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
@@ -179,8 +182,9 @@ pub async fn run(command: &MigrateCommand, set: &MigrationSet, connector: &dyn C
     }
     tokio::select! {
         code = work => code,
-        // Asked a second time: at once. The server notices the closed connections within a second.
+        // Asked a second time, or nothing came of it: at once. The server notices the closed connections within a second.
         () = interrupted() => fail(command, set, &EngineError::Interrupted),
+        () = tokio::time::sleep(GRACE) => fail(command, set, &EngineError::Interrupted),
     }
 }
 
@@ -254,7 +258,7 @@ async fn reading(
     interrupt: &Interrupt,
 ) -> Result<ExitCode, EngineError> {
     let common = command.common();
-    let session = Session::open(connector, common.connect_wait, interrupt).await?;
+    let session = Session::open(connector, common.connect_wait, interrupt).await?.with_patience(common.lock_wait);
     let scope = session.scope();
     match command {
         MigrateCommand::Status(_) => {
@@ -263,7 +267,7 @@ async fn reading(
             Ok(ExitCode::Done)
         }
         MigrateCommand::Verify(_) => {
-            let report = inspect(scope, set, &Leave::default()).await?.report;
+            let report = inspect(&session, set, &Leave::default()).await?.report;
             answer(common.output, &report, render::verify);
             Ok(of_state(report.state))
         }

@@ -97,8 +97,9 @@ async fn attempt(
     report: &mut DownReport,
 ) -> Result<(), EngineError> {
     let leave = Leave::default();
-    let mut session = Session::open(connector, options.connect_wait, &options.interrupt).await?;
-    let inspection = inspect(session.scope(), set, &leave).await?;
+    let mut session =
+        Session::open(connector, options.connect_wait, &options.interrupt).await?.with_patience(options.lock_wait);
+    let inspection = inspect(&session, set, &leave).await?;
     report.verify = inspection.report.clone();
     refuse_newer(&inspection)?;
     if chosen(set, &inspection, target)?.is_empty() {
@@ -107,13 +108,13 @@ async fn attempt(
     let waiting = session.another(options.connect_wait).await?;
     let lock = Lock::acquire(waiting, &session, set.service, options.lock_wait).await?;
     // Another run may have changed something meanwhile.
-    let inspection = inspect(session.scope(), set, &leave).await?;
+    let inspection = inspect(&session, set, &leave).await?;
     let migrations = chosen(set, &inspection, target)?;
     let outcome = match refused_losses(&mut session, set, &inspection, &migrations, may_lose, report).await {
         Ok(()) => revert(&session, &lock, set, &migrations, options, report).await,
         Err(error) => Err(error),
     };
-    if let Ok(inspection) = inspect(session.scope(), set, &leave).await {
+    if let Ok(inspection) = inspect(&session, set, &leave).await {
         report.verify = inspection.report;
     }
     match lock.release().await {
@@ -191,7 +192,7 @@ async fn left_on_shadow(
             session.execute(&statement.sql, &format!("down of {}_{}", migration.version, migration.name)).await?;
         }
     }
-    Ok(inspect(session.scope(), set, &Leave::default()).await?.owned())
+    Ok(inspect(session, set, &Leave::default()).await?.owned())
 }
 
 async fn count_losses(

@@ -175,13 +175,24 @@ impl EngineError {
     }
 
     /// The same error with the sessions that hold the locks.
-    pub(crate) fn with_holders(mut self, holders: &[String]) -> Self {
-        if let Self::Statement { message, .. } = &mut self
-            && !holders.is_empty()
-        {
-            message.push_str(&format!("; locks are held by {}", holders.join(" and by ")));
+    pub(crate) fn with_holders(self, holders: &[String]) -> Self {
+        if holders.is_empty() {
+            return self;
         }
-        self
+        let held = format!("; locks are held by {}", holders.join(" and by "));
+        match self {
+            Self::Statement { context, statement, message, code, lost } => {
+                Self::Statement { context, statement, message: message + &held, code, lost }
+            }
+            Self::Postgres(error) => Self::Statement {
+                context: "a look at the tables".to_owned(),
+                statement: "SELECT from the catalog".to_owned(),
+                message: postgres_message(&error) + &held,
+                code: error.code().cloned(),
+                lost: false,
+            },
+            other => other,
+        }
     }
 
     /// Whether an object vanished between two looks at the catalog: `cache lookup failed for index …` and its like.

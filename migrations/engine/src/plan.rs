@@ -86,7 +86,7 @@ pub struct PlannedStatement {
 /// # Errors
 /// Any database error.
 pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leave) -> Result<PlanReport, EngineError> {
-    let inspection = inspect(session.scope(), set, leave).await?;
+    let inspection = inspect(session, set, leave).await?;
     let mut report = PlanReport { verify: inspection.report.clone(), statements: Vec::new(), blockers: Vec::new() };
     if inspection.is_done() || !inspection.report.unknown.is_empty() {
         return Ok(report);

@@ -38,9 +38,10 @@ async fn attempt(
     options: &RunOptions,
     report: &mut UpReport,
 ) -> Result<(), EngineError> {
-    let mut session = Session::open(connector, options.connect_wait, &options.interrupt).await?;
+    let mut session =
+        Session::open(connector, options.connect_wait, &options.interrupt).await?.with_patience(options.lock_wait);
     let leave = Leave::checked(session.scope(), options.time_zone.as_deref(), false).await?;
-    let inspection = inspect(session.scope(), set, &leave).await?;
+    let inspection = inspect(&session, set, &leave).await?;
     report.verify = inspection.report.clone();
     refuse_newer(&inspection)?;
     if inspection.is_done() {
@@ -76,11 +77,11 @@ async fn on_shadow(
         wait: Duration::ZERO,
         on_terminal: false,
     };
-    let inspection = inspect(session.scope(), set, leave).await?;
+    let inspection = inspect(session, set, leave).await?;
     runner.prepare(&inspection.differences, report).await?;
     runner.migrate_all(report).await?;
     runner.converge(report).await?;
-    let after = inspect(session.scope(), set, leave).await?.report;
+    let after = inspect(session, set, leave).await?.report;
     let left: Vec<String> = after.errors().map(|drift| format!("{}.{}", drift.table, drift.object)).collect();
     // The history of the real database says what is pending; the shadow what would be left.
     report.verify.drift = after.drift;

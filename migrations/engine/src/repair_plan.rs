@@ -70,7 +70,7 @@ pub(crate) async fn repair_plan(
     set: &MigrationSet,
     leave: &Leave,
 ) -> Result<RepairReport, EngineError> {
-    let inspection = inspect(session.scope(), set, leave).await?;
+    let inspection = inspect(session, set, leave).await?;
     let mut report = RepairReport { verify: inspection.report.clone(), repairs: Vec::new(), blockers: Vec::new() };
     for difference in inspection.history.differences.iter().chain(&inspection.differences) {
         if !difference.is_error() {

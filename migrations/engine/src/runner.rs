@@ -53,7 +53,7 @@ impl Runner<'_> {
         // So that ON CONFLICT and foreign keys of the migrations find the keys: their columns' NOT NULL, then themselves,
         // then what the old keys held back.
         for _ in 0..PREPARE_ROUNDS {
-            let inspection = inspect(self.session.scope(), self.set, self.leave).await?;
+            let inspection = inspect(self.session, self.set, self.leave).await?;
             let mut repaired = false;
             for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare, Phase::PrepareIfPossible]) {
                 if blockers::holds_now(self.session.scope(), self.set, &inspection.live, difference).await? {
@@ -92,7 +92,7 @@ impl Runner<'_> {
     /// Repairs what still differs, until nothing does.
     pub(crate) async fn converge(&self, report: &mut UpReport) -> Result<(), EngineError> {
         for _ in 0..CONVERGE_ROUNDS {
-            let inspection = inspect(self.session.scope(), self.set, self.leave).await?;
+            let inspection = inspect(self.session, self.set, self.leave).await?;
             let errors: Vec<Difference> =
                 inspection.differences.iter().filter(|difference| difference.fix.is_some()).cloned().collect();
             if errors.is_empty() {

@@ -17,6 +17,8 @@ use crate::split::summary;
 const OLDEST: u32 = 140_000;
 /// How long a look at rows waits for somebody who has locked the whole table; `verify` must not hang.
 pub(crate) const READ_LOCK_TIMEOUT: &str = "30s";
+/// How long such a lock is waited for where nobody says how long.
+const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one attempt to connect may take at least, however short the wait.
 const ONE_ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a cancelled statement may take to end.
@@ -51,6 +53,8 @@ pub(crate) struct Session<'a> {
     interrupt: Interrupt,
     /// The server process, as the server names it.
     pub(crate) pid: String,
+    /// How long somebody's lock on a whole table is waited for when its definition is read.
+    patience: Duration,
     /// The schema that stands for `public`, and then everything happens in one transaction: a rehearsal.
     shadow: Option<Shadow>,
 }
@@ -82,14 +86,30 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        let mut session = Self { client, connector, interrupt: interrupt.clone(), pid: String::new(), shadow: None };
+        let mut session = Self {
+            client,
+            connector,
+            interrupt: interrupt.clone(),
+            pid: String::new(),
+            patience: LOOK_PATIENCE,
+            shadow: None,
+        };
         session.settle().await?;
         Ok(session)
     }
 
+    /// Waits at most this long for somebody's lock when it looks at the tables.
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Another one like this.
     pub(crate) async fn another(&self, wait: Duration) -> Result<Session<'a>, EngineError> {
-        Session::open(self.connector, wait, &self.interrupt).await
+        Ok(Session::open(self.connector, wait, &self.interrupt).await?.with_patience(self.patience))
     }
 
     /// All in one round trip: the messages are sent before the first answer is read.

@@ -167,13 +167,13 @@ pub fn split(source: &str) -> Result<Vec<Statement>, SetError> {
 }
 
 /// Whether the string that opens at `at` is an escape string (`E'…'`), in which a backslash hides a quote.
-fn escapes(source: &str, at: usize) -> bool {
+pub(crate) fn escapes(source: &str, at: usize) -> bool {
     let before = &source.as_bytes()[..at];
     let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     matches!(before.last(), Some(b'e' | b'E')) && !before.iter().rev().nth(1).is_some_and(named)
 }
 
-fn quoted_end(source: &str, at: usize, quote: u8, backslash: bool) -> Result<usize, SetError> {
+pub(crate) fn quoted_end(source: &str, at: usize, quote: u8, backslash: bool) -> Result<usize, SetError> {
     let bytes = source.as_bytes();
     let mut end = at + 1;
     while end < bytes.len() {
@@ -191,7 +191,7 @@ fn quoted_end(source: &str, at: usize, quote: u8, backslash: bool) -> Result<usi
     Err(unfinished(source, at, "a quoted text"))
 }
 
-fn dollar_end(source: &str, at: usize) -> Result<usize, SetError> {
+pub(crate) fn dollar_end(source: &str, at: usize) -> Result<usize, SetError> {
     let rest = &source[at + 1..];
     let tag = rest.find('$').map(|end| &source[at..=at + 1 + end]);
     let named = |tag: &str| {

@@ -110,10 +110,11 @@ async fn attempt(
     command: Command,
     report: &mut UpReport,
 ) -> Result<(), EngineError> {
-    let session = Session::open(connector, options.connect_wait, &options.interrupt).await?;
+    let session =
+        Session::open(connector, options.connect_wait, &options.interrupt).await?.with_patience(options.lock_wait);
     let leave = Leave::checked(session.scope(), options.time_zone.as_deref(), command == Command::Repair).await?;
     // An up-to-date database needs no lock and no write.
-    let inspection = inspect(session.scope(), set, &leave).await?;
+    let inspection = inspect(&session, set, &leave).await?;
     report.verify = inspection.report.clone();
     refuse_newer(&inspection)?;
     if inspection.is_done() {
@@ -252,7 +253,7 @@ impl Run<'_> {
     }
 
     async fn inspect(&self) -> Result<Inspection, EngineError> {
-        inspect(self.session.scope(), self.set, self.leave).await
+        inspect(self.session, self.set, self.leave).await
     }
 
     async fn change(

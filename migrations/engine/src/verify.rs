@@ -1,8 +1,10 @@
 //! Read-only answers: how history and live schema stand to what the binary expects.
 
-use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
+use crate::activity;
 use crate::catalog::{begin_reading, end_reading, read_in_snapshot};
 use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
@@ -48,16 +50,31 @@ const READS: usize = 5;
 const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads history and catalog in one snapshot and compares. Costs a handful of round trips, whatever the number of rows.
-pub(crate) async fn inspect(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
+pub(crate) async fn inspect(
+    session: &Session<'_>,
+    set: &MigrationSet,
+    leave: &Leave,
+) -> Result<Inspection, EngineError> {
+    let scope = session.scope();
+    let deadline = Instant::now() + session.patience();
     let mut reads = 0;
     loop {
+        session.interrupt().check()?;
         begin_reading(scope).await?;
         let read = read(scope, set, leave).await;
         end_reading(scope).await;
         reads += 1;
         match read {
             // The snapshot still shows an index that another run has just dropped, and its definition is gone.
-            Err(error) if error.is_catalog_race() && reads < READS => tokio::time::sleep(READ_AGAIN).await,
+            Err(error) if error.is_catalog_race() && reads < READS => session.interrupt().sleep(READ_AGAIN).await?,
+            // Somebody has locked a whole table. Short looks, so that a signal in between is heard.
+            Err(error) if error.is_lock_conflict() && !scope.is_shadow() => {
+                if Instant::now() >= deadline {
+                    let holders = activity::holders(scope, &set.expected.table_names()).await;
+                    return Err(error.with_holders(&holders));
+                }
+                session.interrupt().sleep(READ_AGAIN).await?;
+            }
             read => return read,
         }
     }
@@ -120,7 +137,7 @@ fn edited(version: &str) -> Drift {
 /// Any error of the connection or the database.
 pub async fn verify(connector: &dyn Connect, set: &MigrationSet) -> Result<VerifyReport, EngineError> {
     let session = Session::open(connector, Duration::ZERO, &Interrupt::never()).await?;
-    Ok(inspect(session.scope(), set, &Leave::default()).await?.report)
+    Ok(inspect(&session, set, &Leave::default()).await?.report)
 }
 
 /// The answer of `status`.
@@ -144,7 +161,8 @@ pub struct StatusReport {
 /// Any database error.
 pub(crate) async fn status(session: &Session<'_>, set: &MigrationSet) -> Result<StatusReport, EngineError> {
     let scope = session.scope();
-    let VerifyReport { service, applied, pending, unknown, .. } = inspect(scope, set, &Leave::default()).await?.report;
+    let VerifyReport { service, applied, pending, unknown, .. } =
+        inspect(session, set, &Leave::default()).await?.report;
     let last_run = ledger::last_run(scope, set.service).await?;
     Ok(StatusReport { service, applied, pending, unknown, last_run })
 }

@@ -1,6 +1,8 @@
 //! The words of a statement, for whoever must know what kind of statement it is. Quoted names keep their case; strings and
 //! comments are passed over.
 
+use crate::split::{dollar_end, escapes, quoted_end};
+
 /// Walks over the words of one statement.
 pub(crate) struct Words {
     /// Words in lower case, quoted names as they are; punctuation stands alone.
@@ -58,17 +60,26 @@ fn string_end(sql: &str, at: usize, quote: char) -> usize {
     sql.len()
 }
 
-/// The statement with every string in it replaced by `'...'`.
+/// The statement with every string in it replaced by `'...'`, whatever its quotes; one that does not end reaches to the end.
 pub(crate) fn without_literals(sql: &str) -> String {
     let mut shown = String::new();
-    let mut rest = sql;
-    while let Some(at) = rest.find('\'') {
-        let end = string_end(rest, at, '\'');
-        shown.push_str(&rest[..at]);
-        shown.push_str("'...'");
-        rest = &rest[end..];
+    let mut at = 0;
+    while at < sql.len() {
+        let end = match sql.as_bytes()[at] {
+            b'\'' => quoted_end(sql, at, b'\'', escapes(sql, at)).unwrap_or(sql.len()),
+            // `$1` and `a$b` open nothing: then only the sign is passed over.
+            b'$' => dollar_end(sql, at).unwrap_or(sql.len()),
+            _ => at,
+        };
+        if end > at + 1 {
+            shown.push_str("'...'");
+            at = end;
+        } else {
+            let next = sql[at..].chars().next().map_or(1, char::len_utf8);
+            shown.push_str(&sql[at..at + next]);
+            at += next;
+        }
     }
-    shown.push_str(rest);
     shown
 }
 
@@ -167,6 +178,10 @@ mod tests {
         assert_eq!(at.rest().collect::<Vec<_>>(), ["a", "not", "valid"]);
         assert!(at.ends_with_not_valid());
         assert_eq!(without_literals("SELECT 'a''b', \"c\" WHERE d = 'open"), "SELECT '...', \"c\" WHERE d = '...'");
+        assert_eq!(
+            without_literals(r"SELECT E'a\'b', $$c$$, $m$d$m$, $1, e$f, 'ü' FROM t"),
+            "SELECT E'...', '...', '...', $1, e$f, '...' FROM t"
+        );
         assert!(words("").peek().is_empty() && words("'open").peek().is_empty() && words("\"").peek().is_empty());
     }
 }
