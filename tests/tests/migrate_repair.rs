@@ -1,5 +1,4 @@
 //! `migrate repair`: shows what would mend each difference, does it when told, and leaves and lists what it must not do.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 use tests::legacy::{all_rows, assert_rows_kept, fixture, whole_schema};
