@@ -6,6 +6,7 @@
 //!
 //! - [`up`] is the order of a run: lock, inspect, look for rows in the way, prepare, run, converge, verify, record.
 //! - [`diff`] compares two schemas; [`repair`] says what mends a difference, and what must be true of the rows.
+//! - [`rehearse`] runs the same on a copy of the schema, [`down`] reverts, [`mend`] repairs what `up` leaves.
 //! - [`cli`] is the `migrate` subcommand with its exit codes and JSON.
 
 mod activity;
