@@ -36,4 +36,4 @@ pub use pair::Pair;
 pub use programs::{Programs, Service, programs};
 pub use random::{Random, number_from_environment};
 pub use refusals::{Refusal, assert_refused};
-pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, run_program};
+pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, http_get, run_program};

@@ -66,6 +66,18 @@ pub async fn run_program(
     }
 }
 
+/// Status and body of `GET <path>` on the HTTP side of a service.
+pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the service listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("the service reads");
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.expect("the service answers");
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status.unwrap_or_else(|| panic!("{path}: no HTTP: {answer}")), body)
+}
+
 pub(crate) fn command(service: Service, arguments: &[&str], environment: Environment<'_>) -> Command {
     let mut command = Command::new(service.program());
     // Nothing of the developer's own environment may change a test; the profile file is for coverage runs.

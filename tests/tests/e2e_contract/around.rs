@@ -1,12 +1,10 @@
 //! What stands beside the RPCs: health, reflection, and the HTTP side.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use prost::Message as _;
 use proto::descriptor_pool;
-use tests::{Pair, Refusal};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tests::{Pair, Refusal, http_get};
 use tokio_stream::once;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -118,32 +116,21 @@ async fn an_rpc_of_the_other_package_is_unimplemented() {
 }
 
 /// Status line and body of a GET.
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    (status.unwrap_or_else(|| panic!("{path}: no HTTP: {answer}")), body)
-}
-
 #[tokio::test]
 async fn the_http_side_answers() {
     let pair = Pair::start().await;
     for (name, address) in [("auth", pair.auth.metrics_address()), ("task", pair.task.metrics_address())] {
-        assert_eq!(get(address, "/livez").await.0, 200, "{name} /livez");
-        let (code, body) = get(address, "/readyz").await;
+        assert_eq!(http_get(address, "/livez").await.0, 200, "{name} /livez");
+        let (code, body) = http_get(address, "/readyz").await;
         assert_eq!(code, 200, "{name} /readyz: {body}");
         let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(readiness["ready"], true, "{name} /readyz: {body}");
-        assert_eq!(get(address, "/nonsense").await.0, 404, "{name}");
+        assert_eq!(http_get(address, "/nonsense").await.0, 404, "{name}");
         // A call first, so that there is something to count.
         let channel = if name == "auth" { pair.auth.channel() } else { pair.task.channel() };
         let path = if name == "auth" { "/auth.v1.AuthService/GetMe" } else { "/task.v1.TaskService/GetTask" };
         crate::call::call(channel, path, false, &[], &[]).await.unwrap_err();
-        let (code, metrics) = get(address, "/metrics").await;
+        let (code, metrics) = http_get(address, "/metrics").await;
         assert_eq!(code, 200, "{name} /metrics");
         let counted = metrics.lines().any(|line| !line.starts_with('#') && line.contains("UNAUTHENTICATED"));
         assert!(counted, "{name} /metrics counts no refused call:\n{metrics}");
