@@ -28,7 +28,7 @@ const MOST_BLOCKS: i64 = 16_384;
 /// How long one part should hold its row locks.
 const AIM: Duration = Duration::from_millis(250);
 /// Rows of one group, about.
-const GROUP: f64 = 100_000.0;
+const GROUP: f64 = 40_000.0;
 /// Between two parts others get their turn, and replicas catch up: this part of the time that the last one took.
 const PAUSE_PART: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
