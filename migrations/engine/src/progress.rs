@@ -56,7 +56,7 @@ impl Drop for Progress {
 fn bar(what: &str) -> ProgressBar {
     let bar = ProgressBar::new(1);
     // A template of ours: it parses, or the default one serves.
-    if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {elapsed} {wide_msg}") {
+    if let Ok(style) = ProgressStyle::with_template("[{bar:12}] {percent:>3}% {elapsed:>4} {prefix:24!} {wide_msg}") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(what.to_owned());

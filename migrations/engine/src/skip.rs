@@ -1,5 +1,6 @@
 //! Statements that the catalog shows to be done already, so that they need not be sent: `ADD COLUMN IF NOT EXISTS` of a
-//! column that is there would still lock the whole table for a moment.
+//! column that is there, or `DROP CONSTRAINT IF EXISTS` of one that is gone, would still lock the whole table for a moment,
+//! and wait for every reader before that.
 
 use tokio_postgres::types::Type;
 
@@ -17,6 +18,8 @@ pub(crate) enum Makes {
     Column(String, String),
     /// `CREATE INDEX … IF NOT EXISTS … ON table`
     Index(String, String),
+    /// `ALTER TABLE … DROP CONSTRAINT IF EXISTS`, alone: makes that it is gone
+    NoConstraint(String, String),
 }
 
 /// Reads what `sql` makes, where it has one of these forms.
@@ -40,6 +43,11 @@ pub(crate) fn makes(sql: &str) -> Option<Makes> {
         }
         "alter" if at.skip("table") => {
             let table = at.name();
+            if at.skip("drop") {
+                let is_known = at.skip("constraint") && at.skip_if_exists();
+                let constraint = at.name();
+                return (is_known && !at.has_outer_comma()).then_some(Makes::NoConstraint(table, constraint));
+            }
             if !(at.skip("add") && at.skip("column") && at.skip_if_not_exists()) {
                 return None;
             }
@@ -60,6 +68,9 @@ impl Makes {
             Self::Index(table, index) => schema
                 .get(table)
                 .is_some_and(|shape| shape.indexes.contains_key(index) || shape.constraints.contains_key(index)),
+            Self::NoConstraint(table, constraint) => {
+                schema.get(table).is_some_and(|shape| !shape.constraints.contains_key(constraint))
+            }
         }
     }
 }
@@ -85,6 +96,12 @@ pub(crate) async fn has_nothing_to_do(scope: Scope<'_>, sql: &str) -> Result<boo
                 WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1 AND x.relname = $2)";
             scope.query_one(sql, &[(table, Type::TEXT), (index, Type::TEXT)]).await?
         }
+        Makes::NoConstraint(table, constraint) => {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
+                WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1 AND c.relkind = 'r' \
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.conname = $2))";
+            scope.query_one(sql, &[(table, Type::TEXT), (constraint, Type::TEXT)]).await?
+        }
     };
     Ok(there.try_get(0)?)
 }
@@ -104,6 +121,10 @@ mod tests {
             ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b int, DROP COLUMN c", None),
             ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b numeric(3, 1), DROP COLUMN c", None),
             ("ALTER TABLE a ADD COLUMN b int", None),
+            ("ALTER TABLE a DROP CONSTRAINT IF EXISTS b", Some(Makes::NoConstraint("a".to_owned(), "b".to_owned()))),
+            ("ALTER TABLE a DROP CONSTRAINT b", None),
+            ("ALTER TABLE a DROP CONSTRAINT IF EXISTS b, DROP COLUMN c", None),
+            ("ALTER TABLE a DROP COLUMN b", None),
             ("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (c)", Some(Makes::Index("t".to_owned(), "i".to_owned()))),
             ("CREATE INDEX i ON t (c)", None),
             ("UPDATE a SET b = 1", None),
