@@ -142,6 +142,14 @@ impl World {
             let run = migrate(service, database, "up").await;
             let after = snapshot(&client).await;
             match run.code {
+                // An up-to-date database is not looked at row by row: what has odd values there keeps them.
+                0 if run.json()["actions"].as_array().is_some_and(Vec::is_empty) => {
+                    let changed = before.differences(&after);
+                    if !changed.is_empty() {
+                        return Err(format!("{} changed something without an action: {changed:?}", service.name()));
+                    }
+                    done.push(service);
+                }
                 0 => {
                     let kept = kept::compare(&before.rows, &after.rows, &[service]);
                     let kept = kept.map_err(|wrong| format!("{}: {}", service.name(), wrong.join("\n  ")))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::process::Command;
 
 /// Every variable that a service reads; `RUST_LOG` is left to the person at the terminal.
-const VARIABLES: [&str; 33] = [
+const VARIABLES: [&str; 34] = [
     "ACCESS_TOKEN_TTL",
     "AUTH_SERVICE_CA_FILE",
     "AUTH_SERVICE_URL",
@@ -22,6 +22,7 @@ const VARIABLES: [&str; 33] = [
     "MAIL_DIR",
     "MAIL_FROM",
     "METRICS_ADDR",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "PAGE_TOKEN_KEY",
     "PASSWORD_HASH_ITERATIONS",
     "PASSWORD_HASH_MAX_ITERATIONS",
@@ -29,6 +30,7 @@ const VARIABLES: [&str; 33] = [
     "PASSWORD_HASH_MAX_PARALLELISM",
     "PASSWORD_HASH_MEMORY_KIB",
     "PASSWORD_HASH_PARALLELISM",
+    "PG_BIN_DIR",
     "REFRESH_TOKEN_TTL",
     "SESSION_TTL",
     "SHUTDOWN_DRAIN",
@@ -39,7 +41,6 @@ const VARIABLES: [&str; 33] = [
     "TLS_CERT_FILE",
     "TLS_CLIENT_CA_FILE",
     "TLS_KEY_FILE",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 /// The command that runs a service's program without the variables of other installations. Ended when it is dropped.
