@@ -188,7 +188,7 @@ async fn ends_while_it_waits_for_a_table(held: &str, signal: Signal) {
     let database = TestDatabase::migrated_task().await;
     let client = database.client().await;
     let fresh = whole_schema(&client).await;
-    database.execute("DROP INDEX idx_tasks_id").await;
+    database.execute("ALTER TABLE tasks ALTER COLUMN status DROP DEFAULT").await;
     let other = Other::begin(&database, &format!("BEGIN; {held}")).await;
     let runner = Runner::start(Service::Task, &database.migrator_url(), UP);
     until(&client, TABLE_WAITED_FOR).await;
@@ -246,7 +246,7 @@ async fn a_table_that_stays_locked_is_an_error_that_names_the_holder() {
 /// A run that may wait two seconds, while another session keeps a table for longer.
 async fn stays_held(held: &str) -> TestDatabase {
     let database = TestDatabase::migrated_task().await;
-    database.execute("DROP INDEX idx_tasks_id").await;
+    database.execute("ALTER TABLE tasks ALTER COLUMN status DROP DEFAULT").await;
     let other = Other::begin(&database, &format!("BEGIN; {held}")).await;
     let started = Instant::now();
     let short = [UP, &["--lock-wait", "2s"]].concat();
@@ -265,7 +265,7 @@ async fn a_table_that_is_locked_for_a_while_is_waited_for() {
         let database = TestDatabase::migrated_task().await;
         let client = database.client().await;
         let fresh = whole_schema(&client).await;
-        database.execute("DROP INDEX idx_tasks_id").await;
+        database.execute("ALTER TABLE tasks ALTER COLUMN status DROP DEFAULT").await;
         let other = Other::begin(&database, &format!("BEGIN; {held}")).await;
         let runner = Runner::start(Service::Task, &database.migrator_url(), UP);
         until(&client, TABLE_WAITED_FOR).await;
@@ -283,7 +283,7 @@ async fn readers_wait_for_moments_while_the_run_waits_for_a_table() {
     const LONGEST_RUNG: Duration = Duration::from_millis(700);
     const SLACK: Duration = Duration::from_millis(800);
     let database = TestDatabase::migrated_task().await;
-    database.execute("DROP INDEX idx_tasks_id").await;
+    database.execute("ALTER TABLE tasks ALTER COLUMN status DROP DEFAULT").await;
     let client = database.client().await;
     let other = Other::begin(&database, "BEGIN; SELECT count(*) FROM tasks").await;
     let runner = Runner::start(Service::Task, &database.migrator_url(), UP);
