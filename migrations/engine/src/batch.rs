@@ -29,6 +29,8 @@ const MOST_BLOCKS: i64 = 16_384;
 const AIM: Duration = Duration::from_millis(250);
 /// Rows of one group, about.
 const GROUP: f64 = 40_000.0;
+/// Rows of one block of a table of accounts, about.
+const ROWS_OF_BLOCK: f64 = 50.0;
 /// Between two parts others get their turn, and replicas catch up: this part of the time that the last one took.
 const PAUSE_PART: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -66,7 +68,11 @@ impl Batched<'_> {
             )
             .await?;
         Ok(match row {
-            Some(row) => (row.try_get(0)?, row.try_get(1)?),
+            Some(row) => {
+                let (blocks, rows): (i64, f64) = (row.try_get(0)?, row.try_get(1)?);
+                // A table that was just restored is not analysed yet and has -1: its size tells about as much.
+                (blocks, if rows > 0.0 { rows } else { blocks as f64 * ROWS_OF_BLOCK })
+            }
             None => (0, 0.0),
         })
     }
@@ -101,8 +107,7 @@ impl Batched<'_> {
         rows: f64,
         context: &str,
     ) -> Result<u64, EngineError> {
-        // A table that was never analysed has -1: one group for each run of blocks then is too many; few are enough.
-        let groups = if rows > 0.0 { (rows / GROUP).ceil().clamp(1.0, 1_000.0) } else { 16.0 };
+        let groups = (rows / GROUP).ceil().clamp(1.0, 1_000.0);
         let mut touched = 0;
         for group in 0..groups as u32 {
             let condition =

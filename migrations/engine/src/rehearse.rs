@@ -23,12 +23,7 @@ pub async fn rehearse(
 ) -> (UpReport, Result<(), EngineError>) {
     let mut report = UpReport::new(set);
     let outcome = attempt(connector, set, options, &mut report).await;
-    if let Err(error) = &outcome {
-        if let EngineError::Blocked(found) | EngineError::Stopped(found) = error {
-            report.blockers.clone_from(found);
-        }
-        report.error = Some(error.to_string());
-    }
+    report.ended(&outcome);
     (report, outcome)
 }
 

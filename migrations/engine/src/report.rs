@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::backup::BackupReport;
 use crate::blockers::Blocker;
+use crate::error::EngineError;
 use crate::ledger::Interrupted;
 use crate::set::MigrationSet;
 
@@ -223,5 +224,14 @@ impl UpReport {
             backup: None,
             error: None,
         }
+    }
+
+    /// Takes up why the run ended early, if it did.
+    pub(crate) fn ended(&mut self, outcome: &Result<(), EngineError>) {
+        let Err(error) = outcome else { return };
+        if let EngineError::Blocked(found) | EngineError::Stopped(found) = error {
+            self.blockers.clone_from(found);
+        }
+        self.error = Some(error.to_string());
     }
 }

@@ -94,12 +94,7 @@ async fn riding_out(
             break Err(interrupted);
         }
     };
-    if let Err(error) = &outcome {
-        if let EngineError::Blocked(found) | EngineError::Stopped(found) = error {
-            report.blockers.clone_from(found);
-        }
-        report.error = Some(error.to_string());
-    }
+    report.ended(&outcome);
     (report, outcome)
 }
 
