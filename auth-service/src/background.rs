@@ -109,16 +109,20 @@ async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) 
     metrics::gauge!("schema_drift_objects").set(gauge_of(errors));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics::gauge!("schema_last_verified_timestamp_seconds").set(now.as_secs_f64());
+    let places = migration_engine::counted(errors, "place");
     match report.state {
         State::Match => Ok(()),
-        State::Pending => Err(format!("{} migrations are pending: run auth-service migrate up", report.pending.len())),
+        State::Pending => {
+            let pending = migration_engine::counted(report.pending.len(), "migration");
+            Err(format!("{pending} to run: run auth-service migrate up"))
+        }
         State::Drift => {
-            Err(format!("the schema differs from the expected one in {errors} places: run auth-service migrate verify"))
+            Err(format!("the schema differs from the expected one in {places}: run auth-service migrate verify"))
         }
         // A newer release has migrated, by adding only: this one goes on until it is replaced.
         State::Ahead if errors == 0 => Ok(()),
         State::Ahead => {
-            Err(format!("the database is newer than this binary and differs in {errors} places: deploy the newer one"))
+            Err(format!("the database is newer than this binary and differs in {places}: deploy the newer one"))
         }
     }
 }

@@ -11,7 +11,8 @@ use tokio_postgres::Client;
 /// An object of the database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
-    /// `relation`, `column`, `constraint`, `index`, `trigger`, `policy`, `rule`, `parent` or `type`.
+    /// `relation`, `column`, `constraint`, `index`, `trigger`, `policy`, `rule`, `parent`, `sequence`, `function` or
+    /// `type`.
     pub kind: String,
     /// The table it belongs to, with its schema.
     pub table: String,
@@ -86,6 +87,18 @@ FROM r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid WHERE r.relkind NOT IN
 UNION ALL
 SELECT 'parent', place, i.inhparent::pg_catalog.regclass::text, i.inhseqno::text
 FROM r JOIN pg_catalog.pg_inherits i ON i.inhrelid = r.oid WHERE r.relkind IN ('r', 'p', 'f')
+UNION ALL
+SELECT 'sequence', place, relname, concat_ws(' ', q.seqtypid::pg_catalog.regtype, q.seqstart, q.seqincrement, q.seqmin, q.seqmax,
+    q.seqcache, q.seqcycle, (SELECT 'of ' || d.refobjid::pg_catalog.regclass || '.' || a.attname FROM pg_catalog.pg_depend d
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = r.oid AND d.deptype IN ('a', 'i')))
+FROM r JOIN pg_catalog.pg_sequence q ON q.seqrelid = r.oid
+UNION ALL
+SELECT 'function', n.nspname || '.' || f.proname, f.oid::pg_catalog.regprocedure::text, pg_catalog.pg_get_functiondef(f.oid)
+FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+WHERE f.prokind IN ('f', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND d.objid = f.oid AND d.deptype = 'e')
 UNION ALL
 SELECT 'type', n.nspname || '.' || t.typname, t.typname, t.typtype::text || ' '
     || coalesce((SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '')
@@ -163,6 +176,7 @@ mod tests {
     const TABLES: &str = "CREATE TABLE parent (id int PRIMARY KEY);
         CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL DEFAULT 'x', parent int,
             CONSTRAINT t_fk FOREIGN KEY (parent) REFERENCES parent (id), CONSTRAINT t_check CHECK (name <> ''), CONSTRAINT t_key UNIQUE (name));
+        CREATE SEQUENCE s; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE INDEX t_name ON t (name); INSERT INTO t (id) VALUES (1);";
 
     /// Every kind of difference that the suites must be able to see.
@@ -185,6 +199,9 @@ mod tests {
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_name'::regclass",
         "CREATE TABLE child () INHERITS (t)",
         "CREATE RULE r AS ON INSERT TO t DO ALSO NOTHING",
+        "ALTER SEQUENCE s INCREMENT BY 2",
+        "ALTER SEQUENCE s OWNED BY t.id",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'",
         "CREATE VIEW v AS SELECT 1 AS a",
         "CREATE TYPE mood AS ENUM ('good')",
         "CREATE SCHEMA other; CREATE TABLE other.t (id int)",

@@ -122,6 +122,9 @@ async fn ask(
     if let Guard::Never { reason, resolve } = guard {
         return Ok(Some(blocker(difference, reason.clone(), 0, Vec::new(), resolve.clone())));
     }
+    if let Guard::Counted { sequence, lowest, highest } = guard {
+        return counted(scope, difference, sequence, (*lowest, *highest)).await;
+    }
     let has = |columns: &[String]| columns.iter().all(|column| there.columns.contains_key(column));
     let target = qualified(of);
     let rows = match guard {
@@ -201,6 +204,31 @@ async fn ask(
         .map(|row| row.try_get(0))
         .collect::<Result<_, _>>()?;
     Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
+}
+
+/// What a sequence has counted to already, where its new bounds leave that out.
+async fn counted(
+    scope: Scope<'_>,
+    difference: &Difference,
+    sequence: &str,
+    (lowest, highest): (i64, i64),
+) -> Result<Option<Blocker>, EngineError> {
+    let target = qualified(sequence);
+    let last: i64 = scope.query_one(&format!("SELECT last_value FROM {target}"), &[]).await?.try_get(0)?;
+    if (lowest..=highest).contains(&last) {
+        return Ok(None);
+    }
+    let reason = format!("sequence {sequence} stands at {last}, outside {lowest} to {highest}");
+    let resolve = format!(
+        "SELECT setval('{target}', …); -- to a value from {lowest} to {highest}, if no row still counts beyond it"
+    );
+    Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve)))
+}
+
+/// One that no difference has led to.
+pub(crate) fn plain(table: &str, reason: String, resolve: String) -> Blocker {
+    let (table, object) = (table.to_owned(), table.to_owned());
+    Blocker { table, object, expected: None, actual: None, reason, rows: 0, sample: Vec::new(), resolve }
 }
 
 pub(crate) fn blocker(

@@ -5,7 +5,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use crate::schema::{Column, Constraint, ConstraintKind, Index, Schema, Table};
+use crate::schema::{Column, Constraint, ConstraintKind, Index, Schema, Sequence, Table};
 use crate::scope::Scope;
 
 const TABLES: &str = "
@@ -70,6 +70,40 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal
 WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
 
+// A function of an extension belongs to the extension.
+const FUNCTIONS: &str = "
+SELECT DISTINCT c.relname::text, f.proname::text, pg_catalog.pg_get_functiondef(f.oid)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal
+JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid AND f.pronamespace = c.relnamespace
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                    AND d.objid = f.oid AND d.deptype = 'e')";
+
+// An owned sequence depends on its column ('a'; 'i' for an identity), a default depends on its sequence.
+const SEQUENCES: &str = "
+SELECT DISTINCT c.relname::text, s.relname::text,
+    pg_catalog.format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s %s',
+        pg_catalog.format_type(q.seqtypid, NULL), q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
+        CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END),
+    (SELECT a.attname::text FROM pg_catalog.pg_depend o
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
+     WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = s.oid AND o.deptype = 'a'
+        AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refobjid = c.oid)
+FROM pg_catalog.pg_class c
+CROSS JOIN LATERAL (
+    SELECT d.objid AS oid FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
+    UNION ALL
+    SELECT d.refobjid FROM pg_catalog.pg_attrdef f
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+    WHERE f.adrelid = c.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+) u
+JOIN pg_catalog.pg_class s ON s.oid = u.oid AND s.relkind = 'S' AND s.relnamespace = c.relnamespace
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
+
 /// One value that changes whenever the definition of one of the tables does.
 const FINGERPRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
@@ -82,7 +116,16 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.oid, k.conname, k.convalidated), ';' ORDER BY k.oid)
      FROM pg_catalog.pg_constraint k WHERE k.conrelid = ANY (t.oids)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', i.indexrelid, i.indisvalid, i.indisready), ';' ORDER BY i.indexrelid)
-     FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (t.oids))))
+     FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (t.oids)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', g.oid, g.tgname, g.tgenabled), ';' ORDER BY g.oid)
+     FROM pg_catalog.pg_trigger g WHERE g.tgrelid = ANY (t.oids) AND NOT g.tgisinternal),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', f.oid, f.proname, f.prosrc), ';' ORDER BY f.oid)
+     FROM pg_catalog.pg_proc f WHERE f.pronamespace = pg_catalog.to_regnamespace('public')
+        AND f.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', s.relname, q.*, d.refobjid, d.refobjsubid), ';' ORDER BY s.oid)
+     FROM pg_catalog.pg_class s JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+     LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = s.oid AND d.deptype = 'a'
+     WHERE s.relnamespace = pg_catalog.to_regnamespace('public'))))
 FROM (SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') AS oids FROM pg_catalog.pg_class c
       WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)) t";
 
@@ -120,15 +163,18 @@ pub(crate) async fn end_reading(scope: Scope<'_>) {
 /// Reads within a transaction that [`begin_reading`] has begun. One round trip: all is asked before the first answer.
 pub(crate) async fn read_in_snapshot(scope: Scope<'_>, tables: &[String]) -> Result<Schema, tokio_postgres::Error> {
     let names: &[crate::scope::Typed<'_>] = &[(&tables, Type::TEXT_ARRAY)];
-    let (found, columns, constraints, indexes, triggers) = tokio::join!(
+    let (found, columns, constraints, indexes, triggers, functions, sequences) = tokio::join!(
         scope.query(TABLES, names),
         scope.query(COLUMNS, names),
         scope.query(CONSTRAINTS, names),
         scope.query(INDEXES, names),
-        scope.query(TRIGGERS, names)
+        scope.query(TRIGGERS, names),
+        scope.query(FUNCTIONS, names),
+        scope.query(SEQUENCES, names)
     );
     // In the order of the questions: the first error is the cause of the others.
-    let (found, columns, constraints, indexes, triggers) = (found?, columns?, constraints?, indexes?, triggers?);
+    let (found, columns, constraints, indexes) = (found?, columns?, constraints?, indexes?);
+    let (triggers, functions, sequences) = (triggers?, functions?, sequences?);
     let mut schema = Schema::new();
     for row in &found {
         schema.insert(row.try_get(0)?, table(row)?);
@@ -153,6 +199,16 @@ pub(crate) async fn read_in_snapshot(scope: Scope<'_>, tables: &[String]) -> Res
             table.triggers.insert(row.try_get(1)?, scope.as_public(row.try_get(2)?));
         }
     }
+    for row in &functions {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.functions.insert(row.try_get(1)?, scope.as_public(row.try_get(2)?));
+        }
+    }
+    for row in &sequences {
+        if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
+            table.sequences.insert(row.try_get(1)?, Sequence { options: row.try_get(2)?, owned_by: row.try_get(3)? });
+        }
+    }
     Ok(schema)
 }
 
@@ -175,10 +231,7 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
         kind: kind.to_owned(),
         logged: row.try_get::<_, &str>(2)? == "p",
         row_security: row.try_get(3)?,
-        columns: Default::default(),
-        constraints: Default::default(),
-        indexes: Default::default(),
-        triggers: Default::default(),
+        ..Table::default()
     })
 }
 

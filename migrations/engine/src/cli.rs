@@ -29,9 +29,9 @@ const GRACE: Duration = Duration::from_secs(20);
 pub enum MigrateCommand {
     /// Adopt what is there, run what is missing, repair what differs, verify. Safe to run again from any state.
     ///
-    /// Exit codes: 0 the schema is the expected one, 1 failed, 2 usage or configuration, 3 something is in the way
-    /// (nothing was changed) or drift is left, 5 another run holds the lock, 6 database unreachable, 7 the database is
-    /// newer than this binary, 8 no good backup (nothing was changed).
+    /// Exit codes: 0 the schema is the expected one, 1 failed, 2 usage or configuration,
+    /// 3 something is in the way (nothing was changed) or drift is left, 5 another run holds the lock,
+    /// 6 database unreachable, 7 the database is newer than this binary, 8 no good backup (nothing was changed).
     #[command(verbatim_doc_comment)]
     Up(UpArgs),
     /// Show what `up` would do, statement by statement, each with its lock, whether it scans or rewrites, and what is in the way.
@@ -50,8 +50,8 @@ pub enum MigrateCommand {
     ///
     /// `up` repairs too, but never makes others wait for long. --apply does also what does (a large table written
     /// anew), and does what it can where something else is in the way.
-    /// Exit codes: 0 nothing is left to repair, 3 drift is left (without --apply: is there), 4 migrations are pending,
-    /// and those of `up`.
+    /// Exit codes: 0 nothing is left to repair, 3 drift is left (without --apply: is there),
+    /// 4 migrations are pending, and those of `up`.
     #[command(verbatim_doc_comment)]
     Repair(RepairArgs),
     /// Try the whole of `up` on a copy of the live schema, without rows, in a transaction that is rolled back.
@@ -62,8 +62,9 @@ pub enum MigrateCommand {
     Rehearse(RunArgs),
     /// Revert migrations, newest first. Refuses to lose rows unless it is told to.
     ///
-    /// Exit codes: 0 reverted, 1 failed or refused (nothing was changed), 2 usage, 5 another run holds the lock, 6 database
-    /// unreachable, 7 the database is newer than this binary, 8 no good backup. Afterwards `verify` says 4, pending.
+    /// Exit codes: 0 reverted, 1 failed or refused (nothing was changed), 2 usage, 5 another run holds the lock,
+    /// 6 database unreachable, 7 the database is newer than this binary, 8 no good backup.
+    /// Afterwards `verify` says 4, pending.
     #[command(verbatim_doc_comment)]
     Down(DownArgs),
     /// Print the live schema in the form of expected.json, for developers of migrations.

@@ -23,7 +23,7 @@ use crate::set::{Migration, MigrationSet};
 use crate::shadow;
 use crate::up::{RunOptions, backup_first, refuse_newer};
 use crate::verify::{Inspection, inspect};
-use crate::words::words;
+use crate::words::{counted, words};
 
 /// How far back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,16 @@ pub struct Loss {
     pub column: Option<String>,
     /// How many rows hold something in it.
     pub rows: i64,
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rows = counted(self.rows, "row");
+        match &self.column {
+            Some(column) => write!(f, "{rows} with a value in {}.{column}", self.table),
+            None => write!(f, "{rows} of {}", self.table),
+        }
+    }
 }
 
 /// The answer of `down`.
@@ -168,14 +178,7 @@ async fn refused_losses(
     if report.losses.is_empty() || may_lose {
         return Ok(());
     }
-    let lost: Vec<String> = report
-        .losses
-        .iter()
-        .map(|loss| match &loss.column {
-            Some(column) => format!("{} rows with a value in {}.{column}", loss.rows, loss.table),
-            None => format!("{} rows of {}", loss.rows, loss.table),
-        })
-        .collect();
+    let lost: Vec<String> = report.losses.iter().map(ToString::to_string).collect();
     Err(EngineError::WouldLose(format!(
         "nothing was changed: this would lose {}; keep them elsewhere, or run the command again with --allow-data-loss (and --backup-dir)",
         lost.join(", ")

@@ -61,9 +61,7 @@ impl ExitCode {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// No connection within the wait.
-    #[error(
-        "database unreachable after {waited}: {reason}; check DATABASE_URL and that the server runs, or raise --connect-wait"
-    )]
+    #[error("database unreachable after {waited}: {reason}, or raise --connect-wait")]
     Unreachable {
         /// How long was waited.
         waited: String,
@@ -71,14 +69,14 @@ pub enum EngineError {
         reason: String,
     },
     /// The server refuses us.
-    #[error("{0}; check DATABASE_URL")]
+    #[error("{0}")]
     Refused(String),
     /// The server is too old.
     #[error("PostgreSQL {0} is too old: version 14 or later is needed; upgrade the server that DATABASE_URL names")]
     TooOld(String),
     /// Another run holds the lock.
     #[error(
-        "another migration run of {service} holds the lock since before {waited} ago ({holder}); wait for it, or raise --lock-wait"
+        "another migration run of {service} still holds the lock after {waited} ({holder}); wait for it, or raise --lock-wait"
     )]
     Locked {
         /// Whose migrations.

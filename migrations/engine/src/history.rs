@@ -81,16 +81,12 @@ pub(crate) fn expected_table() -> Table {
         enforced: true,
     };
     Table {
-        kind: "table".to_owned(),
-        logged: true,
-        row_security: false,
         columns: BTreeMap::from([
             ("version".to_owned(), column("character varying(50)", None)),
             ("run_on".to_owned(), column("timestamp without time zone", Some("CURRENT_TIMESTAMP"))),
         ]),
         constraints: BTreeMap::from([(format!("{TABLE}_pkey"), key)]),
-        indexes: BTreeMap::new(),
-        triggers: BTreeMap::new(),
+        ..Table::default()
     }
 }
 

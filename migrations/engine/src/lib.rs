@@ -33,6 +33,7 @@ mod render;
 pub mod repair;
 mod repair_plan;
 mod report;
+mod rights;
 mod runner;
 mod schema;
 mod scope;
@@ -62,9 +63,10 @@ pub use repair_plan::{Planned, Repair, RepairReport};
 pub use report::{
     Action, DataChange, Drift, FindingReport, Kind, Outcome, Problem, Severity, State, UpReport, VerifyReport,
 };
-pub use schema::{Column, Constraint, ConstraintKind, Expected, Index, Schema, Seed, Table};
+pub use schema::{Column, Constraint, ConstraintKind, Expected, Index, Schema, Seed, Sequence, Table};
 pub use session::Connect;
 pub use set::{DataStep, EmbeddedMigration, Finding, Migration, MigrationSet, SetError};
 pub use split::{Batch, Statement, split};
 pub use up::{RunOptions, repair as mend, up};
 pub use verify::{StatusReport, verify};
+pub use words::counted;

@@ -184,8 +184,11 @@ fn create(at: &mut Words, live: &Schema) -> Effect {
             at.skip_to("on");
             Effect::on(&at.name(), LockMode::ShareRowExclusive)
         }
-        "extension" | "type" | "function" | "schema" | "sequence" | "temporary" | "temp" => Effect::none(),
-        "or" => Effect::none(),
+        "or" if at.skip("replace") && at.skip("trigger") => {
+            at.skip_to("on");
+            Effect::on(&at.name(), LockMode::ShareRowExclusive)
+        }
+        "extension" | "type" | "function" | "schema" | "sequence" | "temporary" | "temp" | "or" => Effect::none(),
         _ => unknown(live),
     }
 }
@@ -245,6 +248,10 @@ fn alter(at: &mut Words, live: &Schema) -> Effect {
             at.skip("only");
             let table = at.name();
             alter_table(at, &table, live)
+        }
+        "trigger" => {
+            at.skip_to("on");
+            Effect::on(&at.name(), LockMode::AccessExclusive)
         }
         "sequence" | "type" | "role" | "function" => Effect::none(),
         _ => unknown(live),

@@ -1,10 +1,10 @@
-//! Objects and rights that are in the way of a run: taken names, dependents of what must be replaced, inheritance,
-//! missing ownership. The catalog tells all of it before anything is changed.
+//! Objects that are in the way of a run: taken names, dependents of what must be replaced, inheritance, rules. The catalog
+//! tells all of it before anything is changed; [`crate::rights`] tells what the role may not do.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::blockers::{Blocker, blocker};
+use crate::blockers::{Blocker, blocker, plain};
 use crate::diff::{Difference, Guard, Leave};
 use crate::error::EngineError;
 use crate::repair::{Step, beside, name, table as qualified};
@@ -12,7 +12,7 @@ use crate::report::{Kind, Problem};
 use crate::schema::{ConstraintKind, Schema};
 use crate::scope::Scope;
 use crate::set::MigrationSet;
-use crate::{history, ledger, locks};
+use crate::{ledger, locks};
 
 /// A dependent object of `pg_depend d` in words, and the statement that drops it; a view is known by its rule.
 const DEPENDENT: &str = "
@@ -25,35 +25,6 @@ const DEPENDENT: &str = "
             || pg_catalog.quote_ident(n.attname) FROM pg_catalog.pg_attrdef g
             JOIN pg_catalog.pg_attribute n ON n.attrelid = g.adrelid AND n.attnum = g.adnum WHERE g.oid = d.objid)
         ELSE 'DROP ' || upper(o.type) || ' ' || o.identity END || ';'";
-
-/// What this session may not do. Asked first: without rights the other questions cannot be asked.
-///
-/// # Errors
-/// Any database error.
-pub(crate) async fn rights(client: &Client, live: &Schema) -> Result<Vec<Blocker>, EngineError> {
-    let mut found = session_rights(client).await?;
-    for table in live.keys() {
-        found.extend(owner(client, table).await?);
-    }
-    let own = ledger::SHAPES.iter().map(|(table, _)| *table).chain([history::TABLE]);
-    for table in own {
-        let row = client
-            .query_opt(
-                "SELECT pg_catalog.quote_ident(current_user) FROM pg_catalog.pg_class
-                 WHERE oid = pg_catalog.to_regclass($1) AND relkind IN ('r', 'p') AND NOT (
-                    pg_catalog.has_table_privilege(oid, 'SELECT') AND pg_catalog.has_table_privilege(oid, 'INSERT')
-                    AND pg_catalog.has_table_privilege(oid, 'UPDATE'))",
-                &[&qualified(table)],
-            )
-            .await?;
-        if let Some(row) = row {
-            let user: String = row.try_get(0)?;
-            let resolve = format!("ALTER TABLE {} OWNER TO {user};", qualified(table));
-            found.push(plain(table, format!("{user} may not write table {table}"), resolve));
-        }
-    }
-    Ok(found)
-}
 
 /// What is in the way of any change, whatever differs.
 ///
@@ -84,6 +55,9 @@ pub(crate) async fn standing(scope: Scope<'_>, set: &MigrationSet, live: &Schema
         for relation in std::iter::once(table).chain(keys).chain(wanted.indexes.keys()) {
             found.extend(taken(client, table, relation, None).await?);
         }
+        for sequence in wanted.sequences.keys() {
+            found.extend(sequence_taken(client, table, sequence, None).await?);
+        }
     }
     Ok(found)
 }
@@ -102,6 +76,10 @@ pub(crate) async fn of_fix(
     let mut found = Vec::new();
     if difference.fix.is_some() && !matches!(difference.guard, Some(Guard::Never { .. })) {
         found.extend(name_taken(client, difference).await?);
+        if difference.drift.kind == Kind::Sequence && difference.drift.problem == Problem::Missing {
+            let (table, sequence) = (&difference.drift.table, &difference.drift.object);
+            found.extend(sequence_taken(client, table, sequence, Some(difference)).await?);
+        }
         found.extend(dependent_keys(client, difference).await?);
         found.extend(dependents_of_constraint(client, difference).await?);
         found.extend(dependents_of_column(client, difference).await?);
@@ -137,62 +115,8 @@ async fn rewrite(scope: Scope<'_>, difference: &Difference, live: &Schema) -> Re
     Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve.to_owned())))
 }
 
-fn plain(table: &str, reason: String, resolve: String) -> Blocker {
-    let (table, object) = (table.to_owned(), table.to_owned());
-    Blocker { table, object, expected: None, actual: None, reason, rows: 0, sample: Vec::new(), resolve }
-}
-
 fn has_index(kind: ConstraintKind) -> bool {
     matches!(kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique | ConstraintKind::Exclusion)
-}
-
-/// Whether this session may write and make tables at all. A standby is not told here: failover may end that.
-async fn session_rights(client: &Client) -> Result<Vec<Blocker>, EngineError> {
-    let row = client
-        .query_one(
-            "SELECT pg_catalog.current_setting('transaction_read_only') = 'on' AND NOT pg_catalog.pg_is_in_recovery(),
-                pg_catalog.to_regnamespace('public') IS NOT NULL,
-                coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('public')::oid, 'CREATE'), false),
-                pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database())",
-            &[],
-        )
-        .await?;
-    let (user, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
-    let mut found = Vec::new();
-    if row.try_get(0)? {
-        found.push(plain(
-            "public",
-            "the session is read-only (default_transaction_read_only)".to_owned(),
-            format!(
-                "ALTER ROLE {user} RESET default_transaction_read_only; ALTER DATABASE {database} RESET default_transaction_read_only;"
-            ),
-        ));
-    }
-    if !row.try_get::<_, bool>(1)? {
-        let resolve = format!("CREATE SCHEMA public; GRANT USAGE, CREATE ON SCHEMA public TO {user};");
-        found.push(plain("public", "the database has no schema public".to_owned(), resolve));
-    } else if !row.try_get::<_, bool>(2)? {
-        let resolve = format!("GRANT USAGE, CREATE ON SCHEMA public TO {user};");
-        found.push(plain("public", format!("role {user} may not make tables in schema public"), resolve));
-    }
-    Ok(found)
-}
-
-async fn owner(client: &Client, table: &str) -> Result<Option<Blocker>, EngineError> {
-    let row = client
-        .query_one(
-            "SELECT pg_catalog.pg_has_role(relowner, 'USAGE'), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(relowner)),
-                pg_catalog.quote_ident(current_user)
-             FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)",
-            &[&qualified(table)],
-        )
-        .await?;
-    if row.try_get(0)? {
-        return Ok(None);
-    }
-    let (owner, user): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-    let resolve = format!("ALTER TABLE {} OWNER TO {user}; -- or GRANT {owner} TO {user};", qualified(table));
-    Ok(Some(plain(table, format!("{table} belongs to role {owner}, and {user} may not change it"), resolve)))
 }
 
 /// A change of a parent reaches its children, which are not ours; a child cannot be changed on its own.
@@ -303,7 +227,40 @@ async fn taken(
             &[&relation, &qualified(table)],
         )
         .await?;
-    let Some(row) = row else { return Ok(None) };
+    row.map(|row| named_already(&row, table, relation, difference)).transpose()
+}
+
+/// Whether something that is not a sequence of `table`, or free to become one, has the name `sequence` in `public`.
+async fn sequence_taken(
+    client: &Client,
+    table: &str,
+    sequence: &str,
+    difference: Option<&Difference>,
+) -> Result<Option<Blocker>, EngineError> {
+    let row = client
+        .query_opt(
+            "SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0), c.relkind::text
+             FROM pg_catalog.pg_class c
+             WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = $1 AND (c.relkind <> 'S'
+                OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+                        AND d.refobjid IS DISTINCT FROM pg_catalog.to_regclass($2)::oid)
+                OR EXISTS (SELECT FROM pg_catalog.pg_attrdef f
+                    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+                    WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
+                        AND f.adrelid IS DISTINCT FROM pg_catalog.to_regclass($2)::oid))",
+            &[&sequence, &qualified(table)],
+        )
+        .await?;
+    row.map(|row| named_already(&row, table, sequence, difference)).transpose()
+}
+
+fn named_already(
+    row: &tokio_postgres::Row,
+    table: &str,
+    relation: &str,
+    difference: Option<&Difference>,
+) -> Result<Blocker, EngineError> {
     let kind = match row.try_get(1)? {
         "v" => "VIEW",
         "m" => "MATERIALIZED VIEW",
@@ -316,10 +273,10 @@ async fn taken(
     let reason = format!("the name {relation} is taken by {}", row.try_get::<_, String>(0)?);
     let resolve =
         format!("ALTER {kind} {} RENAME TO {};", qualified(relation), name(&beside(&format!("{relation}_of_others"))));
-    Ok(Some(match difference {
+    Ok(match difference {
         Some(difference) => blocker(difference, reason, 0, Vec::new(), resolve),
         None => Blocker { object: relation.to_owned(), ..plain(table, reason, resolve) },
-    }))
+    })
 }
 
 /// Foreign keys of other tables that hang on a key or unique index which would be replaced or dropped.

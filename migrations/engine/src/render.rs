@@ -16,6 +16,7 @@ use crate::report::{Drift, Outcome, Severity, State, UpReport, VerifyReport};
 use crate::set::MigrationSet;
 use crate::split::summary;
 use crate::verify::StatusReport;
+use crate::words::counted;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -41,7 +42,7 @@ pub(crate) fn verify(report: &VerifyReport) {
     let state = match report.state {
         State::Match => styled(GOOD, "match: history and schema are as expected"),
         State::Pending => {
-            styled(CARE, format!("pending: {} migrations to run; run `migrate up`", report.pending.len()))
+            styled(CARE, format!("pending: {} to run; run `migrate up`", counted(report.pending.len(), "migration")))
         }
         State::Drift => styled(
             BAD,
@@ -70,12 +71,10 @@ fn drift(found: &[Drift]) {
             Severity::Error => Cell::new("error").fg(Color::Red),
             Severity::Warning => Cell::new("warning").fg(Color::Yellow),
         };
-        let object =
-            if drift.table == drift.object { drift.table.clone() } else { format!("{}.{}", drift.table, drift.object) };
         table.add_row([
             severity,
             Cell::new(word(&drift.kind)),
-            Cell::new(object),
+            Cell::new(object(&drift.table, &drift.object)),
             Cell::new(word(&drift.problem)),
             Cell::new(drift.expected.as_deref().map(summary).unwrap_or_default()),
             Cell::new(drift.actual.as_deref().map(summary).unwrap_or_default()),
@@ -90,11 +89,10 @@ fn drift_line(drift: &Drift) {
         text.as_deref().map(|text| format!(" · {label} {}", summary(text))).unwrap_or_default()
     };
     anstream::println!(
-        "  {} {} {}.{} {}{}{}",
+        "  {} {} {} {}{}{}",
         word(&drift.severity),
         word(&drift.kind),
-        drift.table,
-        drift.object,
+        object(&drift.table, &drift.object),
         word(&drift.problem),
         side("expected", &drift.expected),
         side("actual", &drift.actual)
@@ -108,17 +106,16 @@ pub(crate) fn repair(report: &RepairReport) {
     }
     for repair in &report.repairs {
         let drift = &repair.drift;
-        anstream::println!("-- {} {}.{}: {}", word(&drift.kind), drift.table, drift.object, word(&drift.problem));
+        let of = object(&drift.table, &drift.object);
+        anstream::println!("-- {} {of}: {}", word(&drift.kind), word(&drift.problem));
         for planned in &repair.statements {
             anstream::println!("{};{}", planned.statement, effect(planned));
         }
     }
-    blockers(&report.blockers);
+    anstream::print!("{}", blockers(&report.blockers));
     if !report.verify.pending.is_empty() {
-        anstream::println!(
-            "{} migrations are pending: `migrate up` runs them, and repairs too",
-            report.verify.pending.len()
-        );
+        let pending = counted(report.verify.pending.len(), "migration");
+        anstream::println!("{pending} to run: `migrate up` does that, and repairs too");
     }
 }
 
@@ -148,23 +145,23 @@ pub(crate) fn plan(report: &PlanReport) {
     if report.statements.is_empty() && report.verify.unknown.is_empty() {
         anstream::println!("`migrate up` would do nothing");
     } else if already > 0 {
-        anstream::println!("\n{already} statements have nothing to do and are not sent");
+        anstream::println!("\nnothing to do for {}, not sent", counted(already, "statement"));
     }
-    blockers(&report.blockers);
+    anstream::print!("{}", blockers(&report.blockers));
 }
 
 pub(crate) fn rehearse(report: &UpReport) {
     let count = |outcome| report.actions.iter().filter(|action| action.outcome == outcome).count();
-    blockers(&report.blockers);
+    anstream::eprint!("{}", blockers(&report.blockers));
     match &report.error {
         None if report.actions.is_empty() => {
             anstream::println!("{}: {}", report.verify.service, styled(GOOD, "`migrate up` would do nothing"))
         }
         None => anstream::println!(
-            "{}: {}: {} statements applied, {} already there, {} repaired on a copy of the schema; nothing is left of it",
+            "{}: {}: {} applied, {} already there, {} repaired on a copy of the schema; nothing is left of it",
             report.verify.service,
             styled(GOOD, "a run would converge"),
-            count(Outcome::Applied),
+            counted(count(Outcome::Applied), "statement"),
             count(Outcome::AlreadyThere),
             count(Outcome::Repaired)
         ),
@@ -181,9 +178,8 @@ pub(crate) fn down(report: &DownReport) {
         anstream::println!("  reverted  {} ({} ms)", action.statement, action.duration_ms);
     }
     for loss in &report.losses {
-        let of = loss.column.as_ref().map_or_else(|| loss.table.clone(), |column| format!("{}.{column}", loss.table));
-        let lost = if report.error.is_none() { "lost" } else { "would be lost" };
-        anstream::println!("  {} {of}: {} rows", styled(CARE, lost), loss.rows);
+        let lost = if report.error.is_none() { "lost:" } else { "would be lost:" };
+        anstream::println!("  {} {loss}", styled(CARE, lost));
     }
     match &report.error {
         None if report.reverted.is_empty() => anstream::println!("{}: nothing to revert", report.verify.service),
@@ -242,9 +238,9 @@ pub(crate) fn up(report: &UpReport) {
     let count = |outcome| report.actions.iter().filter(|action| action.outcome == outcome).count();
     if !report.actions.is_empty() {
         anstream::println!(
-            "{}: {} statements applied, {} already there, {} repaired",
+            "{}: {} applied, {} already there, {} repaired",
             report.verify.service,
-            count(Outcome::Applied),
+            counted(count(Outcome::Applied), "statement"),
             count(Outcome::AlreadyThere),
             count(Outcome::Repaired)
         );
@@ -253,7 +249,7 @@ pub(crate) fn up(report: &UpReport) {
         anstream::println!("  repaired  {} ({} ms)", action.statement, action.duration_ms);
     }
     for change in &report.data_changes {
-        anstream::println!("  data      {}: {} rows", change.description, change.rows);
+        anstream::println!("  data      {}: {}", change.description, counted(change.rows, "row"));
     }
     for finding in &report.findings {
         anstream::println!("  {} {} ({})", styled(CARE, "finding"), finding.message, finding.code);
@@ -262,31 +258,36 @@ pub(crate) fn up(report: &UpReport) {
         }
         anstream::println!("            {}", finding.advice);
     }
-    blockers(&report.blockers);
+    anstream::eprint!("{}", blockers(&report.blockers));
     match &report.error {
         None => verify(&report.verify),
         Some(error) => anstream::eprintln!("{} {}: {error}", styled(BAD, "error:"), report.verify.service),
     }
 }
 
-fn blockers(found: &[Blocker]) {
+/// What is in the way, each with its resolution.
+fn blockers(found: &[Blocker]) -> String {
+    let mut text = String::new();
     for blocker in found {
-        let object = if blocker.table == blocker.object {
-            blocker.table.clone()
-        } else {
-            format!("{}.{}", blocker.table, blocker.object)
-        };
-        anstream::eprintln!("{} {object}: {}", styled(BAD, "in the way:"), blocker.reason);
-        for (label, text) in [("expected", &blocker.expected), ("actual", &blocker.actual)] {
-            if let Some(text) = text {
-                anstream::eprintln!("  {label}: {}", summary(text));
+        let of = object(&blocker.table, &blocker.object);
+        text.push_str(&format!("{} {of}: {}\n", styled(BAD, "in the way:"), blocker.reason));
+        for (label, side) in [("expected", &blocker.expected), ("actual", &blocker.actual)] {
+            if let Some(side) = side.as_deref().filter(|side| !blocker.reason.contains(side)) {
+                text.push_str(&format!("  {label}: {}\n", summary(side)));
             }
         }
         if blocker.rows > 0 {
-            anstream::eprintln!("  rows: {} (keys: {})", blocker.rows, blocker.sample.join("; "));
+            let keys = blocker.sample.join("; ");
+            text.push_str(&format!("  {} (keys: {keys})\n", counted(blocker.rows, "row")));
         }
-        anstream::eprintln!("  resolve: {}", blocker.resolve);
+        text.push_str(&format!("  resolve: {}\n", blocker.resolve));
     }
+    text
+}
+
+/// The object with its table.
+fn object(table: &str, object: &str) -> String {
+    if table == object { table.to_owned() } else { format!("{table}.{object}") }
 }
 
 fn table(header: &[&str]) -> Table {

@@ -2,7 +2,7 @@
 
 use crate::diff::Difference;
 use crate::report::{Kind, Problem};
-use crate::schema::{Constraint, ConstraintKind, Expected, Table};
+use crate::schema::{Constraint, ConstraintKind, Expected, Sequence, Table};
 
 /// When a fix runs in an `up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) fn table(identifier: &str) -> String {
 
 /// The steps as one text for people.
 pub(crate) fn text(steps: &[Step]) -> String {
-    let statements: Vec<&str> = steps.iter().flat_map(Step::statements).map(String::as_str).collect();
+    let statements: Vec<&str> = steps.iter().flat_map(Step::statements).map(|sql| sql.trim_end()).collect();
     format!("{};", statements.join(";\n"))
 }
 
@@ -135,19 +135,46 @@ pub(crate) fn set_not_null(of: &str, column: &str) -> Vec<Step> {
     ]
 }
 
+/// `CREATE SEQUENCE`, where there is none of that name.
+pub(crate) fn create_sequence(sequence: &str, wanted: &Sequence) -> String {
+    format!("CREATE SEQUENCE IF NOT EXISTS {} {}", table(sequence), wanted.options)
+}
+
+/// Ties a sequence to a column, with which it is dropped then; or to none.
+pub(crate) fn own_sequence(sequence: &str, of: &str, column: Option<&str>) -> String {
+    let owner = column.map_or_else(|| "NONE".to_owned(), |column| format!("{}.{}", table(of), name(column)));
+    format!("ALTER SEQUENCE {} OWNED BY {owner}", table(sequence))
+}
+
+/// Lets a new sequence go on after the values that are there, so that the next one is not taken. It never counts back.
+pub(crate) fn count_on(sequence: &str, wanted: &Sequence, of: &str, column: &str) -> String {
+    let (last, beyond) = if wanted.option("BY").is_some_and(|step| step < 0) { ("min", "<") } else { ("max", ">") };
+    format!(
+        "SELECT pg_catalog.setval('{}', used.last) FROM (SELECT {last}({}) AS last FROM {}) AS used, {} AS sequence \
+         WHERE used.last {beyond}= sequence.last_value",
+        table(sequence).replace('\'', "''"),
+        name(column),
+        table(of),
+        table(sequence)
+    )
+}
+
+/// How a trigger's definition calls a function of ours.
+pub(crate) fn call(function: &str) -> String {
+    format!("EXECUTE FUNCTION {}(", table(function))
+}
+
 /// The statements that make a missing table; nobody else sees it before they are committed.
 pub(crate) fn missing_table(difference: &Difference, expected: &Expected) -> Option<Vec<Step>> {
     let drift = &difference.drift;
     if drift.kind != Kind::Table || drift.problem != Problem::Missing {
         return None;
     }
-    let sql = create_table(&drift.table, expected.tables.get(&drift.table)?);
-    let statements = sql.split_terminator(";\n").map(|sql| sql.trim_end_matches(';').to_owned()).collect();
-    Some(vec![Step::Transaction(statements)])
+    Some(vec![Step::Transaction(create_table(&drift.table, expected.tables.get(&drift.table)?))])
 }
 
-/// The whole table, for people; `up` lets the migration make it.
-pub(crate) fn create_table(of: &str, wanted: &Table) -> String {
+/// The whole table; `up` lets the migration make it.
+pub(crate) fn create_table(of: &str, wanted: &Table) -> Vec<String> {
     let columns = wanted
         .columns
         .iter()
@@ -157,11 +184,14 @@ pub(crate) fn create_table(of: &str, wanted: &Table) -> String {
         .iter()
         .map(|(constraint, shape)| format!("CONSTRAINT {} {}", name(constraint), shape.definition));
     let parts: Vec<String> = columns.chain(constraints).collect();
-    let mut sql = format!("CREATE TABLE {} (\n    {}\n);", table(of), parts.join(",\n    "));
-    for index in wanted.indexes.values() {
-        sql.push_str(&format!("\n{};", index.definition));
-    }
-    sql
+    let mut statements: Vec<String> =
+        wanted.sequences.iter().map(|(sequence, shape)| create_sequence(sequence, shape)).collect();
+    statements.push(format!("CREATE TABLE {} (\n    {}\n)", table(of), parts.join(",\n    ")));
+    let owned = wanted.sequences.iter().filter(|(_, shape)| shape.owned_by.is_some());
+    statements.extend(owned.map(|(sequence, shape)| own_sequence(sequence, of, shape.owned_by.as_deref())));
+    statements.extend(wanted.indexes.values().map(|index| index.definition.clone()));
+    statements.extend(wanted.functions.values().chain(wanted.triggers.values()).cloned());
+    statements
 }
 
 /// The fixes of a phase, in order.

@@ -46,6 +46,10 @@ pub enum Kind {
     Index,
     /// A trigger.
     Trigger,
+    /// A function that a trigger calls.
+    Function,
+    /// A sequence.
+    Sequence,
     /// A seeded row.
     Seed,
     /// The history table.

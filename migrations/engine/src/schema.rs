@@ -49,6 +49,29 @@ pub struct Table {
     /// Definitions of triggers by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub triggers: BTreeMap<String, String>,
+    /// Definitions of the functions in `public` that its triggers call, by name; those of extensions are not ours.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, String>,
+    /// Sequences that belong to one of its columns or give one its default, by name; those of identity columns are part
+    /// of the column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequences: BTreeMap<String, Sequence>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            kind: "table".to_owned(),
+            logged: true,
+            row_security: false,
+            columns: BTreeMap::new(),
+            constraints: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            triggers: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            sequences: BTreeMap::new(),
+        }
+    }
 }
 
 /// One column.
@@ -136,6 +159,25 @@ impl Index {
     #[must_use]
     pub fn shape(&self) -> &str {
         self.definition.find(" ON ").map_or(self.definition.as_str(), |at| &self.definition[at..])
+    }
+}
+
+/// One sequence. How far it has counted is not part of it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Sequence {
+    /// Its options as `CREATE SEQUENCE` and `ALTER SEQUENCE` take them, each one named.
+    pub options: String,
+    /// The column with which it is dropped; none for a sequence that stands alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<String>,
+}
+
+impl Sequence {
+    /// The value of an option, such as `MAXVALUE`.
+    #[must_use]
+    pub(crate) fn option(&self, name: &str) -> Option<i64> {
+        let mut words = self.options.split(' ').skip_while(|word| *word != name).skip(1);
+        words.next()?.parse().ok()
     }
 }
 

@@ -35,8 +35,59 @@ impl Shadow {
             rest = named;
         }
         text.push_str(rest);
+        // Behind the search path stands `public`: what is gone here already must not be found there.
+        if let Some(place) = unqualified_target(&text, &self.names) {
+            text.insert_str(place, &format!("{}.", self.schema));
+        }
         text
     }
+}
+
+/// Where the name of the relation or function begins that a statement changes, if it is one of `names` and has no schema.
+fn unqualified_target(sql: &str, names: &BTreeSet<String>) -> Option<usize> {
+    let mut at = words(sql);
+    match at.next_word().as_str() {
+        "alter" | "drop" => {
+            let kind = at.next_word();
+            if !["table", "index", "sequence", "view", "function", "trigger"].contains(&kind.as_str()) {
+                return None;
+            }
+            at.skip_if_exists();
+            at.skip("only");
+            if kind == "trigger" {
+                at.skip_to("on");
+            }
+        }
+        "create" => {
+            let kind = loop {
+                let word = at.next_word();
+                if !["unique", "or", "replace"].contains(&word.as_str()) {
+                    break word;
+                }
+            };
+            if !["index", "trigger"].contains(&kind.as_str()) || !at.skip_to("on") {
+                return None;
+            }
+            at.skip("only");
+        }
+        "update" => {
+            at.skip("only");
+        }
+        "insert" => {
+            at.skip("into");
+        }
+        "delete" => {
+            at.skip("from");
+            at.skip("only");
+        }
+        "truncate" => {
+            at.skip("table");
+        }
+        _ => return None,
+    }
+    let place = at.place()?;
+    let name = at.next_word();
+    (names.contains(&name) && at.peek() != ".").then_some(place)
 }
 
 /// A client and the schema that its statements mean.
@@ -124,6 +175,19 @@ mod tests {
             ("DROP INDEX CONCURRENTLY IF EXISTS public.\"T x\"", "DROP INDEX IF EXISTS s.\"T x\""),
             ("SELECT to_regnamespace('public'), 'public.' || $1", "SELECT to_regnamespace('s'), 'public.' || $1"),
             ("SELECT 1", "SELECT 1"),
+            // Behind the shadow stands the real table, which must not be met when the shadow has none of the name.
+            ("DROP TABLE IF EXISTS t", "DROP TABLE IF EXISTS s.t"),
+            ("DROP SEQUENCE IF EXISTS \"T x\"", "DROP SEQUENCE IF EXISTS s.\"T x\""),
+            ("DROP TRIGGER a ON t", "DROP TRIGGER a ON s.t"),
+            ("ALTER TABLE ONLY t ADD b int", "ALTER TABLE ONLY s.t ADD b int"),
+            ("CREATE UNIQUE INDEX IF NOT EXISTS a ON t (b)", "CREATE UNIQUE INDEX IF NOT EXISTS a ON s.t (b)"),
+            ("CREATE OR REPLACE TRIGGER a AFTER UPDATE ON t", "CREATE OR REPLACE TRIGGER a AFTER UPDATE ON s.t"),
+            ("/* a */ UPDATE t SET b = 1", "/* a */ UPDATE s.t SET b = 1"),
+            ("INSERT INTO t VALUES (1)", "INSERT INTO s.t VALUES (1)"),
+            ("DELETE FROM t", "DELETE FROM s.t"),
+            ("DELETE FROM others", "DELETE FROM others"),
+            ("CREATE TABLE t (a int)", "CREATE TABLE t (a int)"),
+            ("DROP TYPE t", "DROP TYPE t"),
         ];
         for (sql, expected) in cases {
             assert_eq!(shadow.text(sql), expected);

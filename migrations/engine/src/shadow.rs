@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::diff::describe_column;
 use crate::error::EngineError;
-use crate::repair::{beside, name};
+use crate::repair::{beside, create_sequence, name, own_sequence};
 use crate::schema::{Constraint, ConstraintKind, Expected, Schema, Table};
 use crate::scope::Shadow;
 use crate::session::Session;
@@ -40,7 +40,9 @@ pub(crate) async fn enter(session: &mut Session<'_>, live: &Schema, expected: &E
     let stubs = strangers(live);
     let tables = live.keys().chain(expected.tables.keys()).chain(stubs.iter().map(|(table, _)| table));
     let indexes = live.values().chain(expected.tables.values()).flat_map(index_names);
-    let names: BTreeSet<String> = tables.cloned().chain(indexes).collect();
+    let beside_tables = live.values().chain(expected.tables.values());
+    let beside_tables = beside_tables.flat_map(|shape| shape.sequences.keys().chain(shape.functions.keys()).cloned());
+    let names: BTreeSet<String> = tables.cloned().chain(indexes).chain(beside_tables).collect();
     session.enter_shadow(Shadow { schema, names });
     for sql in stubs.into_iter().map(|(_, sql)| sql).chain(statements(live)) {
         session.execute(&sql, "copy of the live schema").await?;
@@ -98,10 +100,12 @@ fn strangers(live: &Schema) -> Vec<(String, String)> {
     made
 }
 
-/// Tables, then keys, then foreign keys, then indexes and triggers.
+/// Sequences, tables, keys, foreign keys, then indexes and triggers.
 fn statements(live: &Schema) -> Vec<String> {
     let mut statements = Vec::new();
     let ordinary = || live.iter().filter(|(_, shape)| shape.kind == "table");
+    let sequences = || ordinary().flat_map(|(table, shape)| shape.sequences.iter().map(move |each| (table, each)));
+    statements.extend(sequences().map(|(_, (sequence, shape))| create_sequence(sequence, shape)));
     for (table, shape) in ordinary() {
         let columns: Vec<String> = shape
             .columns
@@ -128,7 +132,10 @@ fn statements(live: &Schema) -> Vec<String> {
             }
         }
     }
+    let owned = sequences().filter(|(_, (_, shape))| shape.owned_by.is_some());
+    statements.extend(owned.map(|(table, (sequence, shape))| own_sequence(sequence, table, shape.owned_by.as_deref())));
     for (_, shape) in ordinary() {
+        statements.extend(shape.functions.values().cloned());
         statements.extend(shape.indexes.values().map(|index| index.definition.clone()));
         let enabled = shape.triggers.values().filter(|trigger| !trigger.contains(" -- "));
         statements.extend(enabled.cloned());

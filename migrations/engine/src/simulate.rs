@@ -3,7 +3,7 @@
 //! Knows the forms that repairs are made of and that migrations use; what it makes is taken from the expected schema, which
 //! is what the real statement has been proven to make. Other statements change nothing here.
 
-use crate::repair::name;
+use crate::repair::{call, name};
 use crate::schema::{Constraint, ConstraintKind, Expected, Index, Schema, Table};
 use crate::words::{Words, words};
 
@@ -38,8 +38,13 @@ fn create(at: &mut Words, model: &mut Schema, expected: &Expected) {
             at.skip_if_not_exists();
             let table = at.name();
             if let Some(shape) = expected.tables.get(&table) {
-                // Its indexes are made by statements of their own.
-                let made = Table { indexes: Default::default(), triggers: Default::default(), ..shape.clone() };
+                // Its indexes and triggers are made by statements of their own.
+                let made = Table {
+                    indexes: Default::default(),
+                    triggers: Default::default(),
+                    functions: Default::default(),
+                    ..shape.clone()
+                };
                 model.entry(table).or_insert(made);
             }
         }
@@ -61,16 +66,49 @@ fn create(at: &mut Words, model: &mut Schema, expected: &Expected) {
                 table.indexes.entry(index).or_insert(made);
             }
         }
-        "trigger" => {
-            let trigger = at.name();
-            at.skip_to("on");
-            let of = at.name();
-            let wanted = expected.tables.get(&of).and_then(|shape| shape.triggers.get(&trigger));
-            if let (Some(table), Some(wanted)) = (model.get_mut(&of), wanted) {
-                table.triggers.insert(trigger, wanted.clone());
+        "trigger" => trigger(at, model, expected),
+        "sequence" => {
+            at.skip_if_not_exists();
+            sequence(&at.name(), model, expected);
+        }
+        // OR REPLACE
+        "or" => {
+            at.skip("replace");
+            if at.skip("trigger") {
+                return trigger(at, model, expected);
+            }
+            at.skip("function");
+            let function = at.name();
+            for (of, table) in model.iter_mut() {
+                let wanted = expected.tables.get(of).and_then(|shape| shape.functions.get(&function));
+                if let (Some(there), Some(wanted)) = (table.functions.get_mut(&function), wanted) {
+                    there.clone_from(wanted);
+                }
             }
         }
         _ => {}
+    }
+}
+
+/// A trigger becomes what is expected of it, with the functions that it calls.
+fn trigger(at: &mut Words, model: &mut Schema, expected: &Expected) {
+    let trigger = at.name();
+    at.skip_to("on");
+    let of = at.name();
+    let Some((table, shape)) = model.get_mut(&of).zip(expected.tables.get(&of)) else { return };
+    if let Some(wanted) = shape.triggers.get(&trigger) {
+        table.triggers.insert(trigger, wanted.clone());
+        let called = shape.functions.iter().filter(|(function, _)| wanted.contains(&call(function)));
+        table.functions.extend(called.map(|(function, definition)| (function.clone(), definition.clone())));
+    }
+}
+
+/// A sequence becomes what is expected of it, in the table that it is expected of.
+fn sequence(name: &str, model: &mut Schema, expected: &Expected) {
+    for (of, table) in model.iter_mut() {
+        if let Some(wanted) = expected.tables.get(of).and_then(|shape| shape.sequences.get(name)) {
+            table.sequences.insert(name.to_owned(), wanted.clone());
+        }
     }
 }
 
@@ -108,6 +146,28 @@ fn drop(at: &mut Words, model: &mut Schema) {
 
 fn alter(at: &mut Words, model: &mut Schema, expected: &Expected) {
     match at.next_word().as_str() {
+        "sequence" => {
+            at.skip_if_exists();
+            let mut changed = at.name();
+            if at.skip("rename") && at.skip("to") {
+                model.values_mut().for_each(|table| {
+                    table.sequences.remove(&changed);
+                });
+                changed = at.name();
+            }
+            sequence(&changed, model, expected);
+        }
+        "trigger" => {
+            let from = at.name();
+            at.skip("on");
+            let of = at.name();
+            if at.skip("rename") && at.skip("to") {
+                let to = at.name();
+                let Some((table, shape)) = model.get_mut(&of).zip(expected.tables.get(&of)) else { return };
+                table.triggers.remove(&from);
+                table.triggers.extend(shape.triggers.get(&to).map(|wanted| (to, wanted.clone())));
+            }
+        }
         "index" => {
             let from = at.name();
             if at.skip("rename") && at.skip("to") {

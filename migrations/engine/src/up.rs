@@ -19,7 +19,7 @@ use crate::runner::Runner;
 use crate::session::{Connect, Session};
 use crate::set::MigrationSet;
 use crate::verify::{Inspection, inspect};
-use crate::{blockers, history, ledger, obstacles};
+use crate::{blockers, history, ledger, obstacles, rights};
 
 /// How patient a run is, and what it may do.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ pub(crate) async fn in_the_way(
     inspection: &Inspection,
     leave: &Leave,
 ) -> Result<Vec<Blocker>, EngineError> {
-    let no_right = obstacles::rights(session.scope().client, &inspection.owned()).await?;
+    let no_right = rights::missing(session.scope().client, &inspection.owned()).await?;
     if no_right.is_empty() { obstacles_to(session, set, inspection, leave).await } else { Ok(no_right) }
 }
 

@@ -83,6 +83,13 @@ pub(crate) fn without_literals(sql: &str) -> String {
     shown
 }
 
+/// `1 row`, `2 rows`.
+pub fn counted(number: impl std::fmt::Display, what: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 impl Words {
     /// The word that comes next; empty at the end.
     pub(crate) fn peek(&self) -> String {
@@ -144,6 +151,11 @@ impl Words {
     /// The words that are left.
     pub(crate) fn rest(&self) -> impl Iterator<Item = &str> {
         self.words[self.at.min(self.words.len())..].iter().map(String::as_str)
+    }
+
+    /// Where the next word begins in the text.
+    pub(crate) fn place(&self) -> Option<usize> {
+        self.starts.get(self.at).copied()
     }
 
     /// The text that is left.

@@ -133,6 +133,8 @@ fn schema() -> Vec<(&'static str, Migration)> {
         ("create", plain_up("CREATE TABLE IF NOT EXISTS", "CREATE TABLE")),
         ("create", plain_up("CREATE INDEX IF NOT EXISTS", "CREATE INDEX")),
         ("create", up("CREATE TYPE mood AS ENUM ('a');")),
+        ("create", up("CREATE TRIGGER t BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION f();")),
+        ("serial", up("ALTER TABLE things ADD COLUMN IF NOT EXISTS number bigserial;")),
         ("create", down("-- Loses.\nCREATE TABLE things (id uuid);")),
         columns("ALTER TABLE things ADD COLUMN IF NOT EXISTS id uuid;\n", ""),
         columns("ADD COLUMN IF NOT EXISTS size numeric(3, 1)", "ADD COLUMN IF NOT EXISTS size numeric(4, 1)"),

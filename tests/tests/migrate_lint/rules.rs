@@ -52,6 +52,7 @@ pub(crate) const RULES: &[Rule] = &[
     rule("transaction", "leave BEGIN and COMMIT to the engine", transaction),
     rule("unqualified", "write names without a schema: the engine pins search_path", unqualified),
     rule("create", "CREATE ... IF NOT EXISTS, or a DO block that looks first", create),
+    rule("serial", "CREATE SEQUENCE IF NOT EXISTS, DEFAULT nextval(...), then ALTER SEQUENCE ... OWNED BY", serial),
     rule("columns", "let CREATE TABLE be followed by ADD COLUMN IF NOT EXISTS <name> <type> for each column", columns),
     rule("add_column", "ADD COLUMN IF NOT EXISTS: the column may be there", add_column),
     rule("named", "name it: CONSTRAINT <name> ..., CREATE INDEX ... <name> ON ...", named),
@@ -179,6 +180,13 @@ fn create(case: &Case<'_>) -> Vec<String> {
     each(case.both(), |piece| {
         !piece.guarded && piece.begins("create") && !piece.has("if not exists") && !piece.begins("create or replace")
     })
+}
+
+/// `serial` makes a sequence under whatever name is free; the column may be there, and its sequence gone.
+fn serial(case: &Case<'_>) -> Vec<String> {
+    let types = ["serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"];
+    let is_serial = |token: &crate::sql::Token| token.kind == Kind::Word && types.contains(&token.text.as_str());
+    each(&case.up, |piece| piece.tokens.iter().any(is_serial))
 }
 
 fn columns(case: &Case<'_>) -> Vec<String> {

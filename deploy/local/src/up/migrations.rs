@@ -123,7 +123,8 @@ impl UpReport {
             progress.detail(&format!("repaired: {}", shortened(&action.statement)));
         }
         for change in &self.data_changes {
-            progress.detail(&format!("changed: {} ({} rows)", change.description, change.rows));
+            let rows = if change.rows == 1 { "row" } else { "rows" };
+            progress.detail(&format!("changed: {} ({} {rows})", change.description, change.rows));
         }
         for drift in &self.drift {
             let object = if drift.table == drift.object {

@@ -8,7 +8,7 @@ use crate::schema::{Column, ConstraintKind, Table};
 pub(super) fn compare(table: &str, expected: &Table, actual: &Table, leave: &Leave, found: &mut Vec<Difference>) {
     for (column, wanted) in &expected.columns {
         match actual.columns.get(column) {
-            None => found.push(missing(table, column, wanted)),
+            None => found.push(missing((table, column), wanted, expected)),
             Some(there) => {
                 let mut of_key = expected.constraints.values().filter(|key| {
                     matches!(key.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique)
@@ -27,7 +27,7 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, leave: &Lea
     }
 }
 
-fn missing(table: &str, column: &str, wanted: &Column) -> Difference {
+fn missing((table, column): (&str, &str), wanted: &Column, of: &Table) -> Difference {
     let mut sql = format!("ALTER TABLE {} ADD COLUMN {} {}", qualified(table), name(column), wanted.type_name);
     if let Some(default) = &wanted.default {
         sql.push_str(&format!(" DEFAULT {default}"));
@@ -36,10 +36,13 @@ fn missing(table: &str, column: &str, wanted: &Column) -> Difference {
     if !wanted.nullable && wanted.default.is_some() {
         sql.push_str(" NOT NULL");
     }
+    // Dropping the column has dropped the sequence that belonged to it, which is made before.
+    let owned = of.sequences.iter().filter(|(_, sequence)| sequence.owned_by.as_deref() == Some(column));
+    let ties = owned.map(|(sequence, _)| repair::own_sequence(sequence, table, Some(column)));
     let difference = Difference::error(Kind::Column, table, column, Problem::Missing).expected(describe(wanted)).fix(
         Phase::Prepare,
         4,
-        vec![Step::Transaction(vec![sql])],
+        vec![Step::Transaction([sql].into_iter().chain(ties).collect())],
     );
     if wanted.nullable || wanted.default.is_some() { difference } else { difference.guard(Guard::Empty) }
 }

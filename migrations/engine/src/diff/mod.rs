@@ -6,6 +6,8 @@
 mod columns;
 mod constraints;
 mod indexes;
+mod sequences;
+mod triggers;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,15 @@ pub enum Guard {
         column: String,
         /// Length in characters.
         length: u32,
+    },
+    /// The sequence has not counted beyond what the options allow.
+    Counted {
+        /// The sequence.
+        sequence: String,
+        /// Its new lower bound.
+        lowest: i64,
+        /// Its new upper bound.
+        highest: i64,
     },
     /// No such fix is safe; why, and what a person can do.
     Never {
@@ -174,7 +185,7 @@ pub(crate) fn compare_with(expected: &Expected, live: &Schema, leave: &Leave) ->
             None => {
                 let mut missing = Difference::error(Kind::Table, name, name, Problem::Missing).expected("table");
                 // Shown to people; `up` lets the migration itself make the table.
-                missing.drift.repair = Some(repair::create_table(name, table));
+                missing.drift.repair = Some(repair::text(&[Step::Transaction(repair::create_table(name, table))]));
                 found.push(missing);
             }
             Some(actual) if actual.kind != table.kind => found.push(
@@ -230,23 +241,6 @@ fn compare_table(
     columns::compare(name, expected, actual, leave, found);
     constraints::compare(name, expected, actual, found);
     indexes::compare(name, expected, actual, live, found);
-    for (trigger, definition) in &expected.triggers {
-        if actual.triggers.get(trigger) != Some(definition) {
-            let problem = if actual.triggers.contains_key(trigger) { Problem::Different } else { Problem::Missing };
-            let drop = format!("DROP TRIGGER IF EXISTS {} ON {}", repair::name(trigger), repair::table(name));
-            found.push(Difference::error(Kind::Trigger, name, trigger, problem).expected(definition.as_str()).fix(
-                Phase::Converge,
-                40,
-                vec![Step::Transaction(vec![drop, definition.clone()])],
-            ));
-        }
-    }
-    for (trigger, definition) in &actual.triggers {
-        if !expected.triggers.contains_key(trigger) {
-            // What it does cannot be known from here, so it stays, and is told.
-            found.push(
-                Difference::warning(Kind::Trigger, name, trigger, Problem::Unexpected).actual(definition.as_str()),
-            );
-        }
-    }
+    sequences::compare(name, expected, actual, found);
+    triggers::compare(name, expected, actual, found);
 }

@@ -12,6 +12,7 @@ const EXPECTED: &str = r#"{"tables": {
     "item": {"kind": "table",
         "columns": {
             "id": {"type": "uuid"}, "owner_id": {"type": "uuid"},
+            "number": {"type": "bigint", "default": "nextval('public.item_number'::regclass)"},
             "label": {"type": "character varying(50)", "default": "'x'::character varying"},
             "note": {"type": "text", "nullable": true}},
         "constraints": {
@@ -22,7 +23,9 @@ const EXPECTED: &str = r#"{"tables": {
                 "columns": ["owner_id"], "references": "owner", "referenced_columns": ["id"]}},
         "indexes": {
             "item_note": {"definition": "CREATE INDEX item_note ON public.item USING btree (note)", "columns": ["note"]}},
-        "triggers": {"item_touch": "CREATE TRIGGER item_touch BEFORE UPDATE ON public.item FOR EACH ROW EXECUTE FUNCTION touch()"}}}}"#;
+        "triggers": {"item_touch": "CREATE TRIGGER item_touch BEFORE UPDATE ON public.item FOR EACH ROW EXECUTE FUNCTION public.touch()"},
+        "functions": {"touch": "CREATE OR REPLACE FUNCTION public.touch() …"},
+        "sequences": {"item_number": {"options": "AS bigint INCREMENT BY 1 MINVALUE 1 MAXVALUE 99 START WITH 1 CACHE 1 NO CYCLE", "owned_by": "number"}}}}}"#;
 
 fn expected() -> Expected {
     serde_json::from_str(EXPECTED).unwrap()
@@ -278,6 +281,41 @@ const CASES: &[Case] = &[
         (Severity::Warning, Kind::Trigger, Problem::Unexpected, "more"),
         "-",
     ),
+    case(
+        "function of a trigger",
+        "item/functions/touch",
+        r#""CREATE OR REPLACE FUNCTION public.touch() other""#,
+        (Severity::Error, Kind::Function, Problem::Different, "touch"),
+        "FUNCTION public.touch() …",
+    ),
+    case(
+        "sequence missing",
+        "item/sequences/item_number",
+        "null",
+        (Severity::Error, Kind::Sequence, Problem::Missing, "item_number"),
+        "CREATE SEQUENCE IF NOT EXISTS public.item_number AS bigint",
+    ),
+    case(
+        "sequence that counts otherwise",
+        "item/sequences/item_number/options",
+        r#""AS bigint INCREMENT BY 5 MINVALUE 1 MAXVALUE 99 START WITH 1 CACHE 1 NO CYCLE""#,
+        (Severity::Error, Kind::Sequence, Problem::Different, "item_number"),
+        "ALTER SEQUENCE public.item_number AS bigint INCREMENT BY 1",
+    ),
+    case(
+        "sequence of another column",
+        "item/sequences/item_number/owned_by",
+        r#""id""#,
+        (Severity::Error, Kind::Sequence, Problem::Different, "item_number"),
+        "OWNED BY public.item.number",
+    ),
+    case(
+        "extra sequence",
+        "item/sequences/more",
+        r#"{"options": "AS bigint", "owned_by": "number"}"#,
+        (Severity::Warning, Kind::Sequence, Problem::Unexpected, "more"),
+        "-",
+    ),
 ];
 
 const fn case(
@@ -342,7 +380,9 @@ fn every_kind_of_difference_is_seen() {
 #[test]
 fn the_cases_cover_every_kind_and_problem() {
     let covered: BTreeSet<_> = CASES.iter().map(|case| (case.seen.1, case.seen.2)).collect();
-    for kind in [Kind::Table, Kind::Column, Kind::Constraint, Kind::Index, Kind::Trigger] {
+    let of_schema =
+        [Kind::Table, Kind::Column, Kind::Constraint, Kind::Index, Kind::Trigger, Kind::Function, Kind::Sequence];
+    for kind in of_schema {
         assert!(covered.iter().any(|(seen, _)| *seen == kind), "{kind:?}");
     }
     for problem in [Problem::Missing, Problem::Different, Problem::Unexpected, Problem::Invalid] {
@@ -363,10 +403,23 @@ fn the_same_object_under_another_name_is_renamed() {
             "item/indexes/by_note",
             r#"{"definition": "CREATE INDEX by_note ON public.item USING btree (note)", "columns": ["note"]}"#,
         ),
+        ("item/triggers/item_touch", "null"),
+        (
+            "item/triggers/touched",
+            r#""CREATE TRIGGER touched BEFORE UPDATE ON public.item FOR EACH ROW EXECUTE FUNCTION public.touch()""#,
+        ),
+        ("item/sequences/item_number", "null"),
+        (
+            "item/sequences/counter",
+            r#"{"options": "AS bigint INCREMENT BY 1 MINVALUE 1 MAXVALUE 99 START WITH 1 CACHE 1 NO CYCLE", "owned_by": "number"}"#,
+        ),
     ];
     let repairs: Vec<String> =
         compare(&expected(), &live(&renamed)).into_iter().filter_map(|d| d.drift.repair).collect();
-    assert_eq!(repairs.len(), 2, "{repairs:?}");
+    assert_eq!(repairs.len(), 4, "{repairs:?}");
+    let trigger = "ALTER TRIGGER touched ON public.item RENAME TO item_touch;";
+    let sequence = "ALTER SEQUENCE public.counter RENAME TO item_number;";
+    assert!(repairs.iter().any(|sql| sql == trigger) && repairs.iter().any(|sql| sql == sequence), "{repairs:?}");
     assert!(repairs.iter().any(|sql| sql.contains("RENAME CONSTRAINT fk1 TO item_owner")), "{repairs:?}");
     assert!(repairs.iter().any(|sql| sql.contains("ALTER INDEX public.by_note RENAME TO item_note")), "{repairs:?}");
 }
@@ -412,4 +465,24 @@ fn an_index_name_taken_by_another_table_is_told() {
     let found = compare(&expected(), &live(&taken));
     let missing = found.iter().find(|d| d.drift.table == "item").unwrap();
     assert!(matches!(missing.guard, Some(Guard::Never { .. })), "{found:#?}");
+}
+
+#[test]
+fn a_trigger_is_made_with_the_function_that_went_with_it() {
+    let gone = [("item/triggers/item_touch", "null"), ("item/functions/touch", "null")];
+    let found = compare(&expected(), &live(&gone));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let repair = found[0].drift.repair.as_deref().unwrap();
+    let (function, trigger) = (repair.find("FUNCTION public.touch() …"), repair.find("CREATE TRIGGER"));
+    assert!(function.is_some() && function < trigger, "{repair}");
+}
+
+#[test]
+fn a_column_that_is_made_anew_gets_its_sequence_back() {
+    let gone = [("item/columns/number", "null"), ("item/sequences/item_number", "null")];
+    let repairs: Vec<String> = compare(&expected(), &live(&gone)).into_iter().filter_map(|d| d.drift.repair).collect();
+    assert_eq!(repairs.len(), 2, "{repairs:?}");
+    assert!(repairs[0].starts_with("CREATE SEQUENCE IF NOT EXISTS public.item_number"), "{repairs:?}");
+    assert!(repairs[1].contains("ADD COLUMN number bigint DEFAULT nextval"), "{repairs:?}");
+    assert!(repairs[1].ends_with("ALTER SEQUENCE public.item_number OWNED BY public.item.number;"), "{repairs:?}");
 }
