@@ -117,6 +117,24 @@ fn codes_are_numbered_without_a_gap() {
     assert_eq!(numbers, (0..9).collect::<Vec<_>>(), "add the new code to ExitCode::ALL");
 }
 
+/// Whoever reads a code finds what it means and what to do next, in both guides.
+#[test]
+fn every_code_is_in_the_tables_of_the_guides() {
+    let codes: Vec<i32> = ExitCode::ALL.into_iter().map(|code| code as i32).collect();
+    let guides = [("MIGRATION.md", "## Exit codes"), ("DEPLOY.md", "## 6.")];
+    for (guide, section) in guides {
+        let path = format!("{}/../docs/{guide}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.split(section).nth(1).unwrap_or_else(|| panic!("{guide} has no section {section}"));
+        let text = text.split("\n## ").next().unwrap();
+        let told: Vec<i32> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next()?.parse().ok())
+            .collect();
+        assert_eq!(told, codes, "docs/{guide}, {section}");
+    }
+}
+
 #[test]
 fn jobs_end() {
     let mut found = Vec::new();

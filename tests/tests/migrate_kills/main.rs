@@ -11,6 +11,7 @@
 mod matrix;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ use tests::{Random, Service, number_from_environment};
 const AT_ONCE: usize = 3;
 /// Points of each start state and service that are tried without more said.
 const FEW: usize = 6;
+/// How often it is told how far the work is.
+const TOLD: usize = 100;
 /// Kills at random times beside them.
 const RANDOM: u64 = 2;
 
@@ -73,8 +76,9 @@ async fn a_run_killed_anywhere_is_finished_by_the_next() {
     }
     let total = points.len();
     let points = Arc::new(Mutex::new(points));
+    let (ended, begun) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let workers = (0..AT_ONCE).map(|_| {
-        let (matrix, points) = (Arc::clone(&matrix), Arc::clone(&points));
+        let (matrix, points, ended) = (Arc::clone(&matrix), Arc::clone(&points), Arc::clone(&ended));
         tokio::spawn(async move {
             let mut done = Vec::new();
             loop {
@@ -85,6 +89,10 @@ async fn a_run_killed_anywhere_is_finished_by_the_next() {
                     println!("NOT converged: {}: {reason}", matrix.describe(&point));
                 }
                 done.push((point, outcome, started.elapsed()));
+                let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+                if ended.is_multiple_of(TOLD) {
+                    println!("{ended} of {total} kills, {:.0} s", begun.elapsed().as_secs_f64());
+                }
             }
         })
     });
