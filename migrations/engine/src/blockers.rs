@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::diff::{Difference, Guard, Leave};
+use crate::diff::{self, Difference, Guard, Leave};
 use crate::error::EngineError;
 use crate::obstacles;
 use crate::repair::{name, table as qualified};
@@ -125,6 +125,11 @@ async fn ask(
     if let Guard::Counted { sequence, lowest, highest } = guard {
         return counted(scope, difference, sequence, (*lowest, *highest)).await;
     }
+    if let Some(column) = of_other_type(set, live, of, guard) {
+        let reason = format!("{} needs {column}, whose type must change first", difference.drift.object);
+        let resolve = format!("-- give {column} its type, then run this command again");
+        return Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve)));
+    }
     let has = |columns: &[String]| columns.iter().all(|column| there.columns.contains_key(column));
     let target = qualified(of);
     let rows = match guard {
@@ -204,6 +209,26 @@ async fn ask(
         .map(|row| row.try_get(0))
         .collect::<Result<_, _>>()?;
     Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
+}
+
+/// A column that the guard asks about whose type does not convert to the expected one: PostgreSQL knows no operators for it.
+fn of_other_type(set: &MigrationSet, live: &Schema, of: &str, guard: &Guard) -> Option<String> {
+    let (own, parents) = match guard {
+        Guard::Unique(columns) | Guard::Check { columns, .. } => (columns, None),
+        Guard::NoOrphans { columns, parent, parent_columns } => (columns, Some((parent, parent_columns))),
+        _ => return None,
+    };
+    let is_other = |table: &str, column: &str| {
+        let there = live.get(table).and_then(|shape| shape.columns.get(column));
+        let wanted = set.expected.tables.get(table).and_then(|shape| shape.columns.get(column));
+        there.zip(wanted).is_some_and(|(there, wanted)| !diff::converts(there, wanted))
+    };
+    let own = own.iter().map(|column| (of, column.as_str()));
+    let parents = parents
+        .into_iter()
+        .flat_map(|(parent, columns)| columns.iter().map(|column| (parent.as_str(), column.as_str())));
+    let mut others = own.chain(parents).filter(|(table, column)| is_other(table, column));
+    others.next().map(|(table, column)| format!("{table}.{column}"))
 }
 
 /// What a sequence has counted to already, where its new bounds leave that out.

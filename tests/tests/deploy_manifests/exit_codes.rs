@@ -127,10 +127,8 @@ fn every_code_is_in_the_tables_of_the_guides() {
         let text = std::fs::read_to_string(path).unwrap();
         let text = text.split(section).nth(1).unwrap_or_else(|| panic!("{guide} has no section {section}"));
         let text = text.split("\n## ").next().unwrap();
-        let told: Vec<i32> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next()?.parse().ok())
-            .collect();
+        let told: Vec<i32> =
+            text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()?.parse().ok()).collect();
         assert_eq!(told, codes, "docs/{guide}, {section}");
     }
 }

@@ -220,6 +220,12 @@ pub(crate) fn rewrites(there: &Column, change: &str) -> bool {
     }
 }
 
+/// Whether the column can be asked about as if it had the wanted type already: it has, or it converts, if only by the zone
+/// that a person names.
+pub(crate) fn converts(there: &Column, wanted: &Column) -> bool {
+    is_time_of_other_kind(there, wanted) || conversion(there, wanted).is_some()
+}
+
 /// Whether every value converts: `None` when some may not, else the longest text that fits where that is less than
 /// what the old type allows.
 fn conversion(from: &Column, to: &Column) -> Option<Option<u32>> {

@@ -12,7 +12,7 @@ mod triggers;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use columns::{describe as describe_column, rewrites};
+pub(crate) use columns::{converts, describe as describe_column, rewrites};
 
 use tokio_postgres::types::Type;
 
