@@ -51,6 +51,25 @@ const HANDS: &[Hand] = &[
     auth(
         "ALTER TABLE users ADD COLUMN shoe_size int NOT NULL DEFAULT 1; ALTER TABLE users ALTER COLUMN shoe_size DROP DEFAULT",
     ),
+    // Names that constraints and indexes share
+    auth(
+        "ALTER TABLE users DROP CONSTRAINT users_email_key; CREATE INDEX users_email_key ON users (email);
+         CREATE UNIQUE INDEX users_email_key__new ON users (email)",
+    ),
+    auth(
+        "ALTER TABLE users RENAME CONSTRAINT users_username_key TO \"between\"; ALTER TABLE users RENAME CONSTRAINT users_email_key TO users_username_key;
+         ALTER TABLE users RENAME CONSTRAINT \"between\" TO users_email_key; ALTER TABLE users DROP CONSTRAINT users_username_key;
+         CREATE UNIQUE INDEX users_username_key ON users (email)",
+    ),
+    auth(
+        "ALTER TABLE users DROP CONSTRAINT users_email_key; ALTER TABLE users DROP CONSTRAINT users_username_key;
+         CREATE UNIQUE INDEX users_email_key ON users (username); CREATE UNIQUE INDEX users_username_key ON users (email)",
+    ),
+    auth("DROP INDEX idx_users_created_at; ALTER TABLE users ADD CONSTRAINT idx_users_created_at UNIQUE (created_at, id)"),
+    auth(
+        "ALTER INDEX idx_users_created_at RENAME TO by_time; ALTER TABLE users ADD CONSTRAINT idx_users_created_at UNIQUE (created_at, id)",
+    ),
+    auth("DROP INDEX idx_users_created_at; ALTER TABLE users ADD CONSTRAINT idx_users_created_at UNIQUE (id, is_active) DEFERRABLE"),
     // Constraints
     task("ALTER TABLE tasks DROP CONSTRAINT tasks_pkey"),
     task("ALTER TABLE tasks DROP CONSTRAINT tasks_pkey; ALTER TABLE tasks ADD CONSTRAINT tasks_pkey PRIMARY KEY (id)"),

@@ -28,7 +28,7 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, found: &mut
             // A table has only one primary key, whatever its name.
             (None, None) => match other_primary_key(wanted, constraint, actual) {
                 Some(other) => found.push(replace(table, constraint, wanted, other, actual)),
-                None => found.push(missing(table, constraint, wanted, actual)),
+                None => found.push(missing(table, constraint, wanted, expected, actual)),
             },
         }
     }
@@ -139,26 +139,32 @@ fn add(table: &str, constraint: &str, wanted: &Constraint, drop: Vec<String>) ->
     }
 }
 
-fn missing(table: &str, constraint: &str, wanted: &Constraint, actual: &Table) -> Difference {
+fn missing(table: &str, constraint: &str, wanted: &Constraint, expected: &Table, actual: &Table) -> Difference {
     let difference =
         Difference::error(Kind::Constraint, table, constraint, Problem::Missing).expected(wanted.definition.as_str());
-    // A bare unique index over the same columns becomes the constraint's own.
-    let serves =
-        |(_, index): &(&String, &Index)| index.unique && index.plain && index.valid && index.columns == wanted.columns;
+    // An index in the way of the name: it is not what is wanted, or it would serve.
+    let in_the_way = |serving: Option<&String>| {
+        let other = actual.indexes.contains_key(constraint) && serving.is_none_or(|serving| serving != constraint);
+        other.then(|| format!("DROP INDEX public.{}", name(constraint)))
+    };
+    // A bare unique index over the same columns becomes the constraint's own. One under another constraint's name would be
+    // dropped in that one's favour.
+    let serves = |(index, shape): &(&String, &Index)| {
+        let is_anothers = *index != constraint && expected.constraints.contains_key(*index);
+        shape.unique && shape.plain && shape.valid && shape.columns == wanted.columns && !is_anothers
+    };
     if matches!(wanted.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique)
         && !wanted.definition.contains("NULLS NOT DISTINCT")
         && let Some((index, _)) = actual.indexes.iter().find(serves)
     {
         let using = repair::using_index(table, constraint, wanted.kind, index);
-        let steps = vec![Step::Transaction(vec![using])];
+        let steps = vec![Step::Transaction(in_the_way(Some(index)).into_iter().chain([using]).collect())];
         let difference = difference.actual(format!("unique index {index}"));
         return difference
             .fix(phase(wanted.kind), rank(wanted.kind), steps)
             .guard(Guard::Unique(wanted.columns.clone()));
     }
-    // An index in the way of the name: it is not what is wanted, or it would have served.
-    let drop = actual.indexes.contains_key(constraint).then(|| format!("DROP INDEX public.{}", name(constraint)));
-    let steps = add(table, constraint, wanted, drop.into_iter().collect());
+    let steps = add(table, constraint, wanted, in_the_way(None).into_iter().collect());
     guarded(difference.fix(phase(wanted.kind), rank(wanted.kind), steps), wanted)
 }
 
@@ -208,6 +214,10 @@ fn rename(
         if moves.values().all(|from| from != to) {
             statements.push(drop_constraint(table, to));
         }
+    }
+    // So is an index: constraints that are backed by one and indexes share their names.
+    for to in moves.keys().filter(|to| actual.indexes.contains_key(**to)) {
+        statements.push(format!("DROP INDEX public.{}", name(to)));
     }
     let crosses = moves.values().any(|from| moves.contains_key(*from));
     if crosses {

@@ -40,9 +40,9 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, live: &Sche
                 match same {
                     Some((other, _)) => {
                         taken.insert(other.clone());
-                        found.push(rename(table, index, wanted, other));
+                        found.push(rename(table, index, wanted, other, actual));
                     }
-                    None => found.push(missing(table, index, wanted, live)),
+                    None => found.push(missing(table, index, wanted, live, actual)),
                 }
             }
         }
@@ -60,7 +60,7 @@ fn unique_guard(difference: Difference, wanted: &Index) -> Difference {
     if wanted.unique && wanted.plain { difference.guard(Guard::Unique(wanted.columns.clone())) } else { difference }
 }
 
-fn missing(table: &str, index: &str, wanted: &Index, live: &Schema) -> Difference {
+fn missing(table: &str, index: &str, wanted: &Index, live: &Schema, actual: &Table) -> Difference {
     let difference =
         Difference::error(Kind::Index, table, index, Problem::Missing).expected(wanted.definition.as_str());
     let holder = live.iter().find(|(other, there)| {
@@ -72,8 +72,15 @@ fn missing(table: &str, index: &str, wanted: &Index, live: &Schema) -> Differenc
             format!("ALTER INDEX public.{} RENAME TO {}", name(index), name(&format!("{other}_{index}"))),
         );
     }
-    let steps = vec![Step::Alone(repair::concurrently(&wanted.definition))];
-    unique_guard(difference.fix(Phase::Converge, RANK, steps), wanted)
+    let drop = constraint_of_the_name(table, index, actual).map(|sql| Step::Transaction(vec![sql]));
+    let create = Step::Alone(repair::concurrently(&wanted.definition));
+    unique_guard(difference.fix(Phase::Converge, RANK, drop.into_iter().chain([create]).collect()), wanted)
+}
+
+/// What drops a constraint that has the name of an expected index. Constraints that are not expected may be gone already.
+fn constraint_of_the_name(table: &str, index: &str, actual: &Table) -> Option<String> {
+    let is_there = actual.constraints.contains_key(index);
+    is_there.then(|| format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", repair::table(table), name(index)))
 }
 
 fn invalid(table: &str, index: &str, wanted: &Index) -> Difference {
@@ -84,12 +91,15 @@ fn invalid(table: &str, index: &str, wanted: &Index) -> Difference {
     unique_guard(difference.fix(Phase::Converge, RANK, steps), wanted)
 }
 
-fn rename(table: &str, index: &str, wanted: &Index, other: &str) -> Difference {
+fn rename(table: &str, index: &str, wanted: &Index, other: &str, actual: &Table) -> Difference {
+    let drop = constraint_of_the_name(table, index, actual);
+    // After constraints that are not expected are dropped.
+    let rank = if drop.is_some() { 4 } else { 2 };
     let sql = format!("ALTER INDEX public.{} RENAME TO {}", name(other), name(index));
     Difference::error(Kind::Index, table, index, Problem::Missing)
         .expected(wanted.definition.as_str())
         .actual(format!("the same under the name {other}"))
-        .fix(Phase::Prepare, 2, vec![Step::Transaction(vec![sql])])
+        .fix(Phase::Prepare, rank, vec![Step::Transaction(drop.into_iter().chain([sql]).collect())])
 }
 
 fn unexpected(table: &str, index: &str, there: &Index, expected: &Table) -> Difference {
