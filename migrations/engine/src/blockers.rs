@@ -7,6 +7,7 @@ use crate::diff::{self, Difference, Guard, Leave};
 use crate::error::EngineError;
 use crate::obstacles;
 use crate::repair::{name, table as qualified};
+use crate::report::{Drift, Kind};
 use crate::schema::{Schema, Table};
 use crate::scope::Scope;
 use crate::set::MigrationSet;
@@ -77,6 +78,12 @@ async fn find_with(
         if !scope.is_shadow() {
             found.extend(obstacles::of_fix(scope, difference, live, leave).await?);
         }
+        if let Some(column) = of_other_type(set, live, &difference.drift) {
+            let reason = format!("{} needs {column}, whose type must change first", difference.drift.object);
+            let resolve = format!("-- give {column} its type, then run this command again");
+            found.push(blocker(difference, reason, 0, Vec::new(), resolve));
+            continue;
+        }
         let Some(guard) = &difference.guard else { continue };
         if let Some(blocker) = ask(scope, set, live, difference, guard, promises).await? {
             found.push(blocker);
@@ -92,6 +99,9 @@ pub(crate) async fn holds_now(
     live: &Schema,
     difference: &Difference,
 ) -> Result<bool, EngineError> {
+    if of_other_type(set, live, &difference.drift).is_some() {
+        return Ok(false);
+    }
     let Some(guard) = &difference.guard else { return Ok(true) };
     let Some(there) = live.get(&difference.drift.table) else { return Ok(false) };
     if let Guard::Unique(columns) = guard
@@ -124,11 +134,6 @@ async fn ask(
     }
     if let Guard::Counted { sequence, lowest, highest } = guard {
         return counted(scope, difference, sequence, (*lowest, *highest)).await;
-    }
-    if let Some(column) = of_other_type(set, live, of, guard) {
-        let reason = format!("{} needs {column}, whose type must change first", difference.drift.object);
-        let resolve = format!("-- give {column} its type, then run this command again");
-        return Ok(Some(blocker(difference, reason, 0, Vec::new(), resolve)));
     }
     let has = |columns: &[String]| columns.iter().all(|column| there.columns.contains_key(column));
     let target = qualified(of);
@@ -211,20 +216,22 @@ async fn ask(
     Ok(Some(blocker(difference, rows.reason, count, sample, rows.resolve)))
 }
 
-/// A column that the guard asks about whose type does not convert to the expected one: PostgreSQL knows no operators for it.
-fn of_other_type(set: &MigrationSet, live: &Schema, of: &str, guard: &Guard) -> Option<String> {
-    let (own, parents) = match guard {
-        Guard::Unique(columns) | Guard::Check { columns, .. } => (columns, None),
-        Guard::NoOrphans { columns, parent, parent_columns } => (columns, Some((parent, parent_columns))),
-        _ => return None,
-    };
+/// A column that an index or constraint needs whose type does not convert to the expected one: PostgreSQL knows no operators
+/// for it, neither to make the object nor to ask about the rows.
+fn of_other_type(set: &MigrationSet, live: &Schema, drift: &Drift) -> Option<String> {
+    let wanted = set.expected.tables.get(&drift.table)?;
+    let constraint = wanted.constraints.get(&drift.object).filter(|_| drift.kind == Kind::Constraint);
+    let index = wanted.indexes.get(&drift.object).filter(|_| drift.kind == Kind::Index);
+    let own = constraint.map(|constraint| &constraint.columns).or(index.map(|index| &index.columns))?;
+    let parent =
+        constraint.and_then(|constraint| Some((constraint.references.as_ref()?, &constraint.referenced_columns)));
     let is_other = |table: &str, column: &str| {
         let there = live.get(table).and_then(|shape| shape.columns.get(column));
         let wanted = set.expected.tables.get(table).and_then(|shape| shape.columns.get(column));
         there.zip(wanted).is_some_and(|(there, wanted)| !diff::converts(there, wanted))
     };
-    let own = own.iter().map(|column| (of, column.as_str()));
-    let parents = parents
+    let own = own.iter().map(|column| (drift.table.as_str(), column.as_str()));
+    let parents = parent
         .into_iter()
         .flat_map(|(parent, columns)| columns.iter().map(|column| (parent.as_str(), column.as_str())));
     let mut others = own.chain(parents).filter(|(table, column)| is_other(table, column));
