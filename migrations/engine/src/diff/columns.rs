@@ -69,7 +69,8 @@ fn existing(
             format!("{table}.{column} is {}", there.generated.as_deref().unwrap_or("not generated")),
             format!("{alter} DROP IDENTITY (or DROP EXPRESSION)"),
         ));
-    } else if wanted.default != there.default {
+    } else if wanted.default != there.default && converts(there, wanted) {
+        // A default goes with its type: where that cannot be changed, it is told alone.
         let sql = match &wanted.default {
             Some(default) => format!("{alter} SET DEFAULT {default}"),
             None => format!("{alter} DROP DEFAULT"),
