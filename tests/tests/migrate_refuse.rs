@@ -149,29 +149,28 @@ async fn a_column_of_a_type_that_does_not_convert_is_told_whichever_it_is() {
         for (table, shape) in expected["tables"].as_object().unwrap() {
             for column in shape["columns"].as_object().unwrap().keys() {
                 let database = bare.copy().await;
-                // Neither bytea nor json has an operator that takes text or a UUID; json has no equality at all.
-                for kind in ["bytea USING convert_to(", "json USING to_json("] {
-                    let end = if kind.starts_with("bytea") { "::text, 'UTF8')" } else { ")" };
-                    let other = format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}{column}{end}");
-                    if shape["columns"][column]["type"] == kind.split(' ').next().unwrap() {
-                        continue;
-                    }
-                    let database = if kind.starts_with("bytea") { &database } else { &bare.copy().await };
-                    database.execute(&other).await;
-                    let client = database.client().await;
-                    let (schema, rows) = (whole_schema(&client).await, all_rows(&client).await);
-                    let run = up(service, &database.migrator_url(), &[]).await;
-                    assert_eq!(run.code, 3, "{other}: {}", run.brief());
-                    let blockers = run.json()["blockers"].as_array().unwrap().clone();
-                    let told =
-                        blockers.iter().any(|blocker| blocker["table"] == *table && blocker["object"] == *column);
-                    assert!(told, "{other}: {blockers:#?}");
-                    assert_eq!(whole_schema(&client).await, schema, "{other}: the schema was changed");
-                    assert_eq!(all_rows(&client).await, rows, "{other}: rows were changed");
-                    let repair = run_migrate(service, &database.migrator_url(), &["repair", "--apply"]).await;
-                    assert!([3, 4].contains(&repair.code), "{other}: repair ends with {}", repair.brief());
-                    tried += 1;
+                // Neither has an operator that takes text or a UUID; json has no equality at all.
+                let other = match tried % 2 {
+                    0 => format!("bytea USING convert_to({column}::text, 'UTF8')"),
+                    _ => format!("json USING to_json({column})"),
+                };
+                if other.starts_with(shape["columns"][column]["type"].as_str().unwrap()) {
+                    continue;
                 }
+                let other = format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE {other}");
+                database.execute(&other).await;
+                let client = database.client().await;
+                let (schema, rows) = (whole_schema(&client).await, all_rows(&client).await);
+                let run = up(service, &database.migrator_url(), &[]).await;
+                assert_eq!(run.code, 3, "{other}: {}", run.brief());
+                let blockers = run.json()["blockers"].as_array().unwrap().clone();
+                let told = blockers.iter().any(|blocker| blocker["table"] == *table && blocker["object"] == *column);
+                assert!(told, "{other}: {blockers:#?}");
+                assert_eq!(whole_schema(&client).await, schema, "{other}: the schema was changed");
+                assert_eq!(all_rows(&client).await, rows, "{other}: rows were changed");
+                let repair = run_migrate(service, &database.migrator_url(), &["repair", "--apply"]).await;
+                assert!([3, 4].contains(&repair.code), "{other}: repair ends with {}", repair.brief());
+                tried += 1;
             }
         }
     }
