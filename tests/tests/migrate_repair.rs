@@ -44,6 +44,19 @@ async fn repair_shows_and_writes_nothing_until_it_is_told() {
     assert_eq!((&status["last_run"]["command"], &status["last_run"]["outcome"]), (&"repair".into(), &"done".into()));
 }
 
+/// A seeded row that somebody deleted comes back as a fresh install has it.
+#[tokio::test]
+async fn a_missing_seed_is_made_whole() {
+    let database = TestDatabase::migrated_auth().await;
+    let client = database.client().await;
+    let seeds = "SELECT string_agg(concat_ws(' ', name, display_name, description, is_active, is_system), '; ' ORDER BY name) FROM roles";
+    let fresh: String = client.query_one(seeds, &[]).await.unwrap().get(0);
+    database.execute("DELETE FROM roles").await;
+    let run = migrate(Service::Auth, &database, &["repair", "--apply"]).await;
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert_eq!(client.query_one(seeds, &[]).await.unwrap().get::<_, String>(0), fresh);
+}
+
 /// Rows in the way of one difference: it is left and told with count, keys and SQL; everything else is mended, no row is lost.
 #[tokio::test]
 async fn what_rows_are_in_the_way_of_is_left_and_told() {

@@ -188,6 +188,9 @@ pub struct Seed {
     pub key: Vec<String>,
     /// The rows, each with its key and the columns that are compared, all as text.
     pub rows: Vec<BTreeMap<String, String>>,
+    /// What a row that must be made holds besides, by the values of its key joined with ", ". Not compared: it may be edited.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub besides: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 const fn yes() -> bool {

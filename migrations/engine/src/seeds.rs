@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::diff::Difference;
+use crate::diff::{self, Difference};
 use crate::error::EngineError;
 use crate::repair::{Fix, Phase, Step, name, table as qualified, text};
 use crate::report::{Drift, Kind, Problem, Severity};
 use crate::schema::{Expected, Schema, Seed};
 use crate::scope::Scope;
 
-/// Differences of seeded rows. Tables that lack a column are left out: that difference is told first.
+/// Differences of seeded rows. Tables that lack a column, or have it in another type, are left out: that is told first.
 pub(crate) async fn compare(
     scope: Scope<'_>,
     expected: &Expected,
@@ -19,7 +19,12 @@ pub(crate) async fn compare(
     for (of, seed) in &expected.seeds {
         let Some(there) = live.get(of) else { continue };
         let columns: Vec<&String> = seed.rows.iter().flat_map(BTreeMap::keys).collect();
-        if !columns.iter().all(|column| there.columns.contains_key(*column)) {
+        let wanted = expected.tables.get(of);
+        let is_comparable = |column: &&String| {
+            let wanted = wanted.and_then(|table| table.columns.get(*column));
+            there.columns.get(*column).zip(wanted).is_some_and(|(there, wanted)| diff::converts(there, wanted))
+        };
+        if !columns.iter().all(is_comparable) {
             continue;
         }
         for row in &seed.rows {
@@ -62,8 +67,9 @@ async fn compare_row(
         repair: Some(text(repair)),
     };
     let Some(live) = live.first() else {
-        let columns = row.keys().map(|column| name(column)).collect::<Vec<_>>().join(", ");
-        let values = row.values().map(|value| literal(Some(value))).collect::<Vec<_>>().join(", ");
+        let whole: Vec<_> = row.iter().chain(seed.besides.get(&object).into_iter().flatten()).collect();
+        let columns = whole.iter().map(|(column, _)| name(column)).collect::<Vec<_>>().join(", ");
+        let values = whole.iter().map(|(_, value)| literal(Some(value))).collect::<Vec<_>>().join(", ");
         let steps = vec![Step::Transaction(vec![format!("INSERT INTO {target} ({columns}) VALUES ({values})")])];
         return Ok(Some(difference(drift(Problem::Missing, None, &steps), steps)));
     };
