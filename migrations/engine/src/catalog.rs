@@ -184,24 +184,22 @@ pub(crate) async fn read_in_snapshot(scope: Scope<'_>, tables: &[String]) -> Res
             table.columns.insert(row.try_get(1)?, column(row, scope)?);
         }
     }
-    // PostgreSQL writes a definition as of now, and answers NULL for what somebody has dropped since the snapshot: it is gone.
-    let is_there = |row: &&Row, definition: usize| !matches!(row.try_get::<_, Option<&str>>(definition), Ok(None));
-    for row in constraints.iter().filter(|row| is_there(row, 3)) {
+    for row in &constraints {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
             table.constraints.insert(row.try_get(1)?, constraint(row, scope)?);
         }
     }
-    for row in indexes.iter().filter(|row| is_there(row, 2)) {
+    for row in &indexes {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
             table.indexes.insert(row.try_get(1)?, index(row, scope)?);
         }
     }
-    for row in triggers.iter().filter(|row| is_there(row, 2)) {
+    for row in &triggers {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
             table.triggers.insert(row.try_get(1)?, scope.as_public(row.try_get(2)?));
         }
     }
-    for row in functions.iter().filter(|row| is_there(row, 2)) {
+    for row in &functions {
         if let Some(table) = schema.get_mut(row.try_get::<_, &str>(0)?) {
             table.functions.insert(row.try_get(1)?, scope.as_public(row.try_get(2)?));
         }

@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::history;
 use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
+use crate::render::counted;
 use crate::repair::{name, table as qualified};
 use crate::report::{Action, Outcome, VerifyReport};
 use crate::runner::{Runner, millis};
@@ -23,7 +24,7 @@ use crate::set::{Migration, MigrationSet};
 use crate::shadow;
 use crate::up::{RunOptions, backup_first, refuse_newer};
 use crate::verify::{Inspection, inspect};
-use crate::words::{counted, words};
+use crate::words::words;
 
 /// How far back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! Which error where: [`ConnectError`] comes from the caller's connector and says whether waiting helps;
 //! [`EngineError`] is everything that ends a command; each has one [`ExitCode`].
 
+use std::error::Error as _;
+
 use tokio_postgres::error::SqlState;
 
 use crate::blockers::Blocker;
@@ -193,10 +195,13 @@ impl EngineError {
         }
     }
 
-    /// Whether an object vanished between two looks at the catalog: `cache lookup failed for index …` and its like.
+    /// Whether an object vanished between two looks at the catalog: `cache lookup failed for index …` and its like, or a
+    /// definition that is NULL, which PostgreSQL writes as of now and not as of the snapshot.
     pub(crate) fn is_catalog_race(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
         let races = [SqlState::INTERNAL_ERROR, SqlState::UNDEFINED_OBJECT, SqlState::UNDEFINED_TABLE];
-        matches!(self, Self::Postgres(error) if error.code().is_some_and(|code| races.contains(code)))
+        let is_null = error.source().is_some_and(|cause| cause.is::<tokio_postgres::types::WasNull>());
+        is_null || error.code().is_some_and(|code| races.contains(code))
     }
 
     /// Whether a lock timeout, a deadlock or a serialization failure ended a transaction.

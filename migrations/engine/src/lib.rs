@@ -59,6 +59,7 @@ pub use lock::key as lock_key;
 pub use locks::{Effect, LockMode, TableLock, effect};
 pub use plan::{Foreseen, Origin, PlanReport, PlannedStatement};
 pub use rehearse::rehearse;
+pub use render::counted;
 pub use repair_plan::{Planned, Repair, RepairReport};
 pub use report::{
     Action, DataChange, Drift, FindingReport, Kind, Outcome, Problem, Severity, State, UpReport, VerifyReport,
@@ -69,4 +70,3 @@ pub use set::{DataStep, EmbeddedMigration, Finding, Migration, MigrationSet, Set
 pub use split::{Batch, Statement, split};
 pub use up::{RunOptions, repair as mend, up};
 pub use verify::{StatusReport, verify};
-pub use words::counted;

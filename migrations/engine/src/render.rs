@@ -16,7 +16,6 @@ use crate::report::{Drift, Outcome, Severity, State, UpReport, VerifyReport};
 use crate::set::MigrationSet;
 use crate::split::summary;
 use crate::verify::StatusReport;
-use crate::words::counted;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -24,6 +23,13 @@ const CARE: Style = AnsiColor::Yellow.on_default().bold();
 
 fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// `1 row`, `2 rows`.
+pub fn counted(number: impl Display, what: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// One document, always on stdout.

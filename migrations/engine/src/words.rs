@@ -83,13 +83,6 @@ pub(crate) fn without_literals(sql: &str) -> String {
     shown
 }
 
-/// `1 row`, `2 rows`.
-pub fn counted(number: impl std::fmt::Display, what: &str) -> String {
-    let number = number.to_string();
-    let plural = if number == "1" { "" } else { "s" };
-    format!("{number} {what}{plural}")
-}
-
 impl Words {
     /// The word that comes next; empty at the end.
     pub(crate) fn peek(&self) -> String {

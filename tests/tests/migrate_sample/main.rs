@@ -5,6 +5,8 @@
 
 mod set;
 
+use std::time::Duration;
+
 use migration_engine::{EngineError, Expected, Kind, Problem, State, UpReport, read_schema, verify};
 use set::{Command, Connections, EXPECTED, down, run, set};
 use tests::catalog::{Catalog, Rows, catalog_differences, snapshot};
@@ -262,6 +264,37 @@ async fn two_of_them_at_once_are_repaired_as_well() {
         let after = snapshot(&client).await;
         assert_eq!(not_converged(&fresh, &after.catalog), Vec::<String>::new(), "{what}");
     }
+}
+
+/// An object that somebody replaces in one transaction is there at every moment, whichever of its parts are read when.
+#[tokio::test]
+async fn an_object_that_is_replaced_meanwhile_is_not_missing() {
+    let database = filled().await;
+    let client = database.client().await;
+    let replace =
+        "BEGIN; DROP TRIGGER items_count_change ON items; CREATE TRIGGER items_count_change BEFORE UPDATE ON items
+        FOR EACH ROW EXECUTE FUNCTION count_change(); COMMIT";
+    let until = tokio::time::Instant::now() + Duration::from_secs(4);
+    let replacing = async {
+        let mut times = 0;
+        while tokio::time::Instant::now() < until {
+            client.batch_execute(replace).await.unwrap();
+            times += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        times
+    };
+    let looking = async {
+        let mut looks = 0;
+        while tokio::time::Instant::now() < until {
+            let report = verify(&Connections::to(&database), &set()).await.unwrap();
+            assert_eq!(report.state, State::Match, "after {looks} looks: {:?}", report.drift);
+            looks += 1;
+        }
+        looks
+    };
+    let (times, looks) = tokio::join!(replacing, looking);
+    println!("replaced {times} times, looked {looks} times");
 }
 
 #[tokio::test]
