@@ -27,6 +27,7 @@ pub mod proxy;
 mod random;
 mod refusals;
 mod server;
+mod terminal;
 
 pub use accounts::{Account, Authorized, Bearer, PASSWORD, authorized, sign_in, sign_up};
 pub use client_tools::client_tools;
@@ -37,3 +38,4 @@ pub use programs::{Programs, Service, programs};
 pub use random::{Random, number_from_environment};
 pub use refusals::{Refusal, assert_refused};
 pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, http_get, run_program};
+pub use terminal::{TerminalRun, run_on_terminal};

@@ -33,9 +33,12 @@ impl Progress {
         }
         if self.on_terminal {
             let bar = self.bar.take().unwrap_or_else(|| bar(&self.what));
-            bar.set_length(whole.max(1));
-            bar.set_position(done.min(whole));
             bar.set_message(now.to_owned());
+            // Both at once: a frame between them would show the new place on the old length.
+            bar.update(|state| {
+                state.set_len(whole.max(1));
+                state.set_pos(done.min(whole));
+            });
             self.bar.set(Some(bar));
         } else if self.told.get().elapsed() >= EVERY {
             self.told.set(Instant::now());

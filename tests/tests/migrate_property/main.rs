@@ -15,7 +15,7 @@ mod report;
 mod states;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use judge::{Case, Verdict, World};
@@ -25,6 +25,8 @@ use tests::{Random, Service, number_from_environment};
 
 /// Databases under test at a time: a case waits for processes as often as it computes.
 const AT_ONCE: usize = 3;
+/// How often it is told how far the work is.
+const TOLD: usize = 100;
 /// Changes of one case.
 const MOST: usize = 7;
 
@@ -34,8 +36,9 @@ async fn any_database_converges_with_every_row_or_is_refused_unchanged() {
     let first = number_from_environment("SEED", 1);
     let world = Arc::new(World::new().await);
     let next = Arc::new(AtomicU64::new(first));
+    let (ended, begun) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let workers = (0..AT_ONCE).map(|_| {
-        let (world, next) = (Arc::clone(&world), Arc::clone(&next));
+        let (world, next, ended) = (Arc::clone(&world), Arc::clone(&next), Arc::clone(&ended));
         tokio::spawn(async move {
             let mut outcomes = Vec::new();
             loop {
@@ -44,6 +47,10 @@ async fn any_database_converges_with_every_row_or_is_refused_unchanged() {
                     return outcomes;
                 }
                 outcomes.push(one(&world, seed).await);
+                let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+                if ended.is_multiple_of(TOLD) {
+                    println!("{ended} of {count} cases, {:.0} s", begun.elapsed().as_secs_f64());
+                }
             }
         })
     });
