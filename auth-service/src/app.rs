@@ -21,7 +21,7 @@ use service_kit::tasks::Supervisor;
 use service_kit::telemetry::Metrics;
 
 use crate::cli::ServeArgs;
-use crate::config::SignUpPolicy;
+use crate::config::{KeyEncryptionKey, SignUpPolicy};
 use crate::domain::password::HashingPool;
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError};
@@ -61,7 +61,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
 
     let database = Database::new(&args.database.database_url, args.database.database_max_connections)?;
     let store = AuthStore::new(database.clone());
-    let sealing = args.keys.key_encryption_key.0;
+    let KeyEncryptionKey { sealing, page_tokens } = args.keys.key_encryption_key;
     keys_first_look(&store, &sealing).await?;
 
     let keys = Keys::default();
@@ -100,12 +100,23 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
 
     let served = ServerBuilder::new(args.listen, args.tls, args.shutdown, readiness)
         .descriptor_set(v1::FILE_DESCRIPTOR_SET)
-        .add_service(AuthServiceServer::new(AuthService::new(flows)).max_decoding_message_size(MESSAGE_LIMIT))
-        .add_service(UserServiceServer::new(UserService).max_decoding_message_size(MESSAGE_LIMIT))
-        .add_service(RoleServiceServer::new(RoleService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(
+            AuthServiceServer::new(AuthService::new(flows.clone(), Arc::clone(&page_tokens)))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
+        .add_service(
+            UserServiceServer::new(UserService::new(flows.clone(), Arc::clone(&page_tokens)))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
+        .add_service(
+            RoleServiceServer::new(RoleService::new(flows.clone(), Arc::clone(&page_tokens)))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
         .add_service(TokenServiceServer::new(TokenService::new(keys)).max_decoding_message_size(MESSAGE_LIMIT))
         .add_service(ServiceAccountServiceServer::new(ServiceAccountService).max_decoding_message_size(MESSAGE_LIMIT))
-        .add_service(AuditServiceServer::new(AuditService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(
+            AuditServiceServer::new(AuditService::new(flows, page_tokens)).max_decoding_message_size(MESSAGE_LIMIT),
+        )
         .auth_layer(AuthLayer::new(verifier, AuthReason::DOMAIN))
         .principal(auth_client::principal_id)
         .metrics(metrics)

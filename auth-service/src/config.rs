@@ -16,9 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service_kit::page_token::PageTokens;
+
 use crate::domain::access_token::TokenSettings;
 use crate::domain::password::{HashBounds, HashCost, HashingPoolConfig};
-use crate::domain::sealing::SealingKey;
+use crate::domain::sealing::{SealingKey, key_bytes};
 
 /// Access tokens, refresh tokens and sessions.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,13 +52,24 @@ pub struct KeyArgs {
     pub key_encryption_key: KeyEncryptionKey,
 }
 
-/// The parsed key. `Debug` does not show it.
+/// The parsed key, for each of its uses. `Debug` does not show it.
 #[derive(Clone)]
-pub struct KeyEncryptionKey(pub Arc<SealingKey>);
+pub struct KeyEncryptionKey {
+    /// Seals what is stored.
+    pub sealing: Arc<SealingKey>,
+    /// Authenticates page tokens; derived, so that neither use says anything of the other.
+    pub page_tokens: Arc<PageTokens>,
+}
+
+/// Separates this use of the key from every other one.
+const PAGE_TOKENS: &str = "auth.v1 page token 1";
 
 impl KeyEncryptionKey {
     fn parse(text: &str) -> Result<Self, String> {
-        SealingKey::from_base64(text).map(|key| Self(Arc::new(key)))
+        let bytes = key_bytes(text)?;
+        let page_tokens = PageTokens::from_secret(&bytes, PAGE_TOKENS).map_err(|error| error.to_string())?;
+        let sealing = SealingKey::new(&bytes).map_err(|error| error.to_string())?;
+        Ok(Self { sealing: Arc::new(sealing), page_tokens: Arc::new(page_tokens) })
     }
 }
 

@@ -12,6 +12,7 @@ use service_kit::status;
 
 use crate::domain::password::HashingBusy;
 use crate::flows::FlowError;
+use crate::store::ChangeError;
 
 service_kit::reasons! {
     /// Why a call failed, as `google.rpc.ErrorInfo.reason`; documented for callers in `auth/v1/error_reason.proto`.
@@ -30,6 +31,24 @@ service_kit::reasons! {
         UsernameTaken = "USERNAME_TAKEN", AlreadyExists, "Another account has this user name.";
         /// No such account.
         UserNotFound = "USER_NOT_FOUND", NotFound, "There is no such user.";
+        /// No such session of the caller.
+        SessionNotFound = "SESSION_NOT_FOUND", NotFound, "You have no such session.";
+        /// No such role.
+        RoleNotFound = "ROLE_NOT_FOUND", NotFound, "There is no such role.";
+        /// Another role has the name.
+        RoleNameTaken = "ROLE_NAME_TAKEN", AlreadyExists, "Another role has this name.";
+        /// A system role cannot be changed so.
+        RoleIsSystem = "ROLE_IS_SYSTEM", FailedPrecondition, "System roles cannot be renamed, deactivated or deleted.";
+        /// Accounts have the role.
+        RoleInUse = "ROLE_IN_USE", FailedPrecondition, "Users have the role. Assign them another one first.";
+        /// The role was deactivated.
+        RoleInactive = "ROLE_INACTIVE", FailedPrecondition, "The role is inactive and cannot be assigned.";
+        /// Nobody could administrate any more.
+        LastAdministrator = "LAST_ADMINISTRATOR", FailedPrecondition, "It would leave no active administrator.";
+        /// Not, or not any more, among the caller's permissions.
+        PermissionMissing = "PERMISSION_MISSING", PermissionDenied, "You lack a permission for this.";
+        /// Not a token of this list.
+        PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument, "The page token does not belong to this list.";
         /// This installation takes no new accounts from outside.
         SignUpClosed = "SIGN_UP_CLOSED", PermissionDenied, "New accounts are made by an administrator here.";
         /// Too many passwords are being checked.
@@ -58,6 +77,10 @@ pub fn flow_problem(operation: &'static str, error: &FlowError) -> Problem {
         FlowError::UsernameTaken => {
             Problem::new(AuthReason::UsernameTaken).field("username", "expected a name that no account has")
         }
+        FlowError::NewPassword(problem) => {
+            Problem::new(AuthReason::InvalidArgument).field("new_password", problem.to_string())
+        }
+        FlowError::Change(error) => change_problem(operation, error),
         FlowError::Hashing(HashingBusy::Full { retry_after }) => {
             Problem::new(AuthReason::HashingBusy).retry_after(*retry_after)
         }
@@ -65,6 +88,34 @@ pub fn flow_problem(operation: &'static str, error: &FlowError) -> Problem {
         FlowError::Hashing(HashingBusy::Gone) | FlowError::Crypto(_) => status::internal_problem(operation, error),
         FlowError::Database(error) => status::database_problem(operation, error),
     }
+}
+
+/// What a change that was not made means to a caller.
+pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
+    match error {
+        ChangeError::CallerGone => AuthReason::TokenRevoked.into(),
+        ChangeError::PermissionMissing(permission) => {
+            Problem::new(AuthReason::PermissionMissing).metadata("permission", permission)
+        }
+        ChangeError::UserNotFound => AuthReason::UserNotFound.into(),
+        ChangeError::SessionNotFound => AuthReason::SessionNotFound.into(),
+        ChangeError::RoleNotFound => AuthReason::RoleNotFound.into(),
+        ChangeError::RoleInactive => AuthReason::RoleInactive.into(),
+        ChangeError::RoleNameTaken => {
+            Problem::new(AuthReason::RoleNameTaken).field("name", "expected a name that no role has")
+        }
+        ChangeError::RoleIsSystem => AuthReason::RoleIsSystem.into(),
+        ChangeError::RoleInUse => AuthReason::RoleInUse.into(),
+        ChangeError::LastAdministrator => AuthReason::LastAdministrator.into(),
+        ChangeError::Stale => AuthReason::CredentialsInvalid.into(),
+        ChangeError::Database(error) => status::database_problem(operation, error),
+    }
+}
+
+/// The token of a page does not open.
+pub fn page_token_problem() -> Problem {
+    let expected = "expected the next_page_token of the same list: same caller, filters and order";
+    Problem::new(AuthReason::PageTokenInvalid).field("page_token", expected)
 }
 
 /// The answer of every RPC that a later release brings.

@@ -62,7 +62,7 @@ pub async fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
     let (overlap, access_ttl) =
         (TimeDelta::from_std(args.activate_in)?, TimeDelta::from_std(args.tokens.access_token_ttl)?);
     store
-        .signing_key_rotate(&args.keys.key_encryption_key.0, Utc::now(), overlap, access_ttl + AFTER_LAST_TOKEN)
+        .signing_key_rotate(&args.keys.key_encryption_key.sealing, Utc::now(), overlap, access_ttl + AFTER_LAST_TOKEN)
         .await?;
     print(&store.signing_keys_list().await?, args.output);
     Ok(ExitCode::SUCCESS)

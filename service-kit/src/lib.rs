@@ -11,6 +11,7 @@
 //! | [`readiness`] | named latches that drive gRPC health and `/readyz` |
 //! | [`http`] | `/metrics`, `/livez`, `/readyz` |
 //! | [`methods`] | the RPCs of a descriptor set: which exist, which stream |
+//! | [`page_token`] | page tokens that are bound to their list |
 //! | [`deadline`] | the deadline of the call at hand |
 //! | [`stack`] | the one tower stack |
 //! | [`server`] | bind, serve, drain |
@@ -21,6 +22,7 @@ pub mod database;
 pub mod deadline;
 pub mod http;
 pub mod methods;
+pub mod page_token;
 pub mod postgres;
 pub mod readiness;
 pub mod server;

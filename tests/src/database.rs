@@ -123,6 +123,11 @@ impl TestDatabase {
         connect(&self.superuser_url()).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// A connection of the role that the services have.
+    pub async fn runtime_client(&self) -> Client {
+        connect(&self.runtime_url()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Runs statements as the migrator, so that it owns what they make.
     pub async fn execute(&self, sql: &str) {
         let client = connect(&self.migrator_url()).await.unwrap_or_else(|error| panic!("{error}"));

@@ -206,7 +206,7 @@ async fn an_inactive_role_grants_nothing() {
         UserServiceClient::new(fixture.server.channel_with(access_token)).get_user(request).await
     };
     let active = fixture.sign_in("a", PASSWORD).await.unwrap().tokens.unwrap();
-    assert_refused(get(&active.access_token).await, Code::Unimplemented, "NOT_IMPLEMENTED");
+    assert_refused(get(&active.access_token).await, Code::NotFound, "USER_NOT_FOUND");
 
     fixture.sql("UPDATE roles SET is_active = false WHERE name = 'auditor'").await;
     let signed_in = fixture.sign_in("a", PASSWORD).await.unwrap().tokens.unwrap();
@@ -322,7 +322,7 @@ async fn who_may_call_is_decided_before_what_is_answered() {
     let anonymous = AuthServiceClient::new(fixture.server.channel()).update_me(request()).await;
     assert_refused(anonymous, Code::Unauthenticated, "TOKEN_MISSING");
     let later = AuthServiceClient::new(fixture.server.channel_with(&member)).update_me(request()).await;
-    assert_refused(later, Code::Unimplemented, "NOT_IMPLEMENTED");
+    assert_refused(later, Code::InvalidArgument, "VALIDATION_FAILED");
 
     let get = || GetUserRequest { id: uuid::Uuid::new_v4().to_string() };
     let denied = UserServiceClient::new(fixture.server.channel_with(&member)).get_user(get()).await;
@@ -332,7 +332,7 @@ async fn who_may_call_is_decided_before_what_is_answered() {
     assert_eq!(run_program(Service::Auth, &bootstrap, &[("DATABASE_URL", &url)], PASSWORD).await.code, 0);
     let admin = fixture.sign_in("root", PASSWORD).await.unwrap().tokens.unwrap().access_token;
     let later = UserServiceClient::new(fixture.server.channel_with(&admin)).get_user(get()).await;
-    assert_refused(later, Code::Unimplemented, "NOT_IMPLEMENTED");
+    assert_refused(later, Code::NotFound, "USER_NOT_FOUND");
 }
 
 #[tokio::test]

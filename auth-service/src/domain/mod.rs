@@ -2,9 +2,13 @@
 
 pub mod access_token;
 pub mod account;
+pub mod audit;
 pub mod login_key;
+pub mod page;
 pub mod password;
 pub mod refresh_token;
+pub mod role;
 pub mod sealing;
 pub mod signing_key;
 pub mod user;
+pub mod user_list;

@@ -41,25 +41,6 @@ impl SealingKey {
         Ok(Self(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes)?)))
     }
 
-    /// A key from base64 text of exactly 32 bytes (`openssl rand -base64 32`), with or without padding, either alphabet.
-    ///
-    /// # Errors
-    /// What was expected; never the text.
-    pub fn from_base64(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
-        let bytes = engines.iter().find_map(|engine| engine.decode(text).ok()).map(Zeroizing::new);
-        let bytes = bytes
-            .ok_or("expected 32 random bytes in base64, as \"openssl rand -base64 32\" prints; this is not base64")?;
-        if bytes.len() != KEY_LENGTH {
-            return Err(format!(
-                "expected 32 random bytes in base64, as \"openssl rand -base64 32\" prints; these are {} bytes",
-                bytes.len()
-            ));
-        }
-        Self::new(&bytes).map_err(|failure| failure.to_string())
-    }
-
     /// A key derived (HKDF-SHA-256) from a secret of high entropy, for one purpose.
     ///
     /// # Errors
@@ -97,6 +78,25 @@ impl SealingKey {
     }
 }
 
+/// The bytes of a key, from base64 text of exactly 32 (`openssl rand -base64 32`), with or without padding, either alphabet.
+///
+/// # Errors
+/// What was expected; never the text.
+pub fn key_bytes(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let text = text.trim();
+    let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
+    let bytes = engines.iter().find_map(|engine| engine.decode(text).ok()).map(Zeroizing::new);
+    let bytes =
+        bytes.ok_or("expected 32 random bytes in base64, as \"openssl rand -base64 32\" prints; this is not base64")?;
+    if bytes.len() != KEY_LENGTH {
+        return Err(format!(
+            "expected 32 random bytes in base64, as \"openssl rand -base64 32\" prints; these are {} bytes",
+            bytes.len()
+        ));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,11 +131,11 @@ mod tests {
         for bytes in [[0_u8; 32], [0xff; 32]] {
             for text in [STANDARD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes), format!("{}\n", STANDARD.encode(bytes))]
             {
-                assert!(SealingKey::from_base64(&text).is_ok(), "{text}");
+                assert!(key_bytes(&text).is_ok(), "{text}");
             }
         }
         for bad in ["", "secret key!", "c2hvcnQ=", &STANDARD.encode([0; 33]), &"0".repeat(64)] {
-            let error = SealingKey::from_base64(bad).err().unwrap();
+            let error = key_bytes(bad).err().unwrap();
             assert!(
                 error.contains("expected 32 random bytes in base64") && (bad.is_empty() || !error.contains(bad)),
                 "{error}"

@@ -28,6 +28,41 @@ pub struct User {
     pub updated_at: DateTime<Utc>,
 }
 
+/// How many accounts there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserCounts {
+    /// Those that can sign in.
+    pub active: i64,
+    /// Those that were deactivated.
+    pub inactive: i64,
+    /// Those whose address is verified.
+    pub email_verified: i64,
+    /// By role, in the order of the names; roles that nobody has are there with 0.
+    pub by_role: Vec<(String, i64)>,
+}
+
+impl UserCounts {
+    /// From counts by role, whether active and whether verified; a role that nobody has comes once, with nothing.
+    pub fn sum(rows: impl IntoIterator<Item = (String, Option<bool>, Option<bool>, i64)>) -> Self {
+        let mut counts = Self::default();
+        for (role, is_active, is_verified, count) in rows {
+            match is_active {
+                Some(true) => counts.active += count,
+                Some(false) => counts.inactive += count,
+                None => {}
+            }
+            if is_verified == Some(true) {
+                counts.email_verified += count;
+            }
+            match counts.by_role.last_mut().filter(|(last, _)| *last == role) {
+                Some((_, sum)) => *sum += count,
+                None => counts.by_role.push((role, count)),
+            }
+        }
+        counts
+    }
+}
+
 /// An account that is to be made.
 #[derive(Debug, Clone)]
 pub struct NewUser {

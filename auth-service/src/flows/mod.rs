@@ -1,6 +1,9 @@
 //! What the calls do: rules from `domain`, rows from `store`, hashes from the pool, tokens from the keys. No gRPC here.
 
+mod account;
+mod administration;
 mod refresh;
+mod roles;
 mod sign_in;
 mod sign_up;
 mod unusable_hashes;
@@ -12,14 +15,16 @@ use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use crate::domain::access_token::{self, AccessToken, NoSigningKey, Subject, TokenSettings};
-use crate::domain::password::{HashingBusy, HashingPool};
+use crate::domain::audit::{Event, Origin};
+use crate::domain::password::{HashingBusy, HashingPool, PasswordProblem};
 use crate::domain::refresh_token::RefreshToken;
 use crate::domain::sealing::CryptoFailure;
 use crate::domain::signing_key::KeyRing;
 use crate::domain::user::User;
 use crate::keys::Keys;
-use crate::store::AuthStore;
+use crate::store::callers::Caller;
 use crate::store::sessions::NewSession;
+use crate::store::{AuthStore, ChangeError};
 
 pub use sign_up::{SignUp, name_taken};
 pub use unusable_hashes::UnusableHashes;
@@ -45,6 +50,12 @@ pub enum FlowError {
     /// Another account has the user name.
     #[error("user name taken")]
     UsernameTaken,
+    /// The new password breaks a rule.
+    #[error(transparent)]
+    NewPassword(#[from] PasswordProblem),
+    /// The change was not made.
+    #[error(transparent)]
+    Change(ChangeError),
     /// The hashing threads have too much to do.
     #[error(transparent)]
     Hashing(#[from] HashingBusy),
@@ -57,6 +68,16 @@ pub enum FlowError {
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+}
+
+impl From<ChangeError> for FlowError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::CallerGone => Self::CallerGone,
+            ChangeError::Database(error) => Self::Database(error),
+            other => Self::Change(other),
+        }
+    }
 }
 
 /// What the flows work with. Cheap to clone.
@@ -74,15 +95,6 @@ pub struct Flows {
     pub sign_up_open: bool,
     /// What operators have been told of hashes that no password fits.
     pub unusable_hashes: UnusableHashes,
-}
-
-/// From where a session is begun.
-#[derive(Debug, Clone, Default)]
-pub struct Device {
-    /// The client's `user-agent`, shortened.
-    pub user_agent: Option<String>,
-    /// Its address.
-    pub source_address: Option<String>,
 }
 
 /// The tokens of a session.
@@ -115,16 +127,16 @@ impl Flows {
     ///
     /// # Errors
     /// [`FlowError::CallerGone`] when the account is inactive or deleted or the session has ended.
-    pub async fn me(&self, user_id: Uuid, session_id: Uuid) -> Result<User, FlowError> {
-        self.store.user_of_session(user_id, session_id, now()).await?.ok_or(FlowError::CallerGone)
+    pub async fn me(&self, caller: Caller) -> Result<User, FlowError> {
+        self.store.user_of_session(caller.user_id, caller.session_id, now()).await?.ok_or(FlowError::CallerGone)
     }
 
     /// Ends the session of a refresh token; gives whose it was. Unknown tokens are no error.
     ///
     /// # Errors
     /// The database.
-    pub async fn sign_out(&self, token: &RefreshToken) -> Result<Option<Uuid>, FlowError> {
-        Ok(self.store.session_end_by_token(&token.hash(), now()).await?)
+    pub async fn sign_out(&self, token: &RefreshToken, origin: &Origin) -> Result<Option<Uuid>, FlowError> {
+        Ok(self.store.session_end_by_token(&token.hash(), origin, now()).await?)
     }
 
     /// The keys to sign with. Asked before anything expensive or lasting is done.
@@ -135,7 +147,7 @@ impl Flows {
     }
 
     /// A session that begins now, and its refresh token.
-    fn new_session(&self, device: Device, now: DateTime<Utc>) -> Result<(NewSession, RefreshToken), CryptoFailure> {
+    fn new_session(&self, origin: &Origin, now: DateTime<Utc>) -> Result<(NewSession, RefreshToken), CryptoFailure> {
         let token = RefreshToken::generate()?;
         let expires_at = now + delta(self.settings.session_ttl);
         let session = NewSession {
@@ -144,8 +156,8 @@ impl Flows {
             expires_at,
             token_hash: token.hash(),
             token_expires_at: expires_at.min(now + delta(self.settings.refresh_ttl)),
-            user_agent: device.user_agent,
-            source_address: device.source_address,
+            user_agent: origin.user_agent.clone(),
+            source_address: origin.source.clone(),
         };
         Ok((session, token))
     }

@@ -3,20 +3,26 @@
 use crate::domain::refresh_token::RefreshToken;
 use crate::store::refresh::{Refreshed, Rotation};
 
-use super::{FlowError, Flows, IssuedTokens, delta, now};
+use super::{FlowError, Flows, IssuedTokens, Origin, delta, now};
 
 impl Flows {
     /// Trades a refresh token for new tokens.
     ///
     /// # Errors
     /// [`FlowError::RefreshTokenRefused`] whatever was wrong with it.
-    pub async fn refresh(&self, presented: &RefreshToken) -> Result<IssuedTokens, FlowError> {
+    pub async fn refresh(&self, presented: &RefreshToken, origin: &Origin) -> Result<IssuedTokens, FlowError> {
         let now = now();
         let ring = self.ring(now)?;
         let next = RefreshToken::generate()?;
         let next_sealed = presented.seal_successor(&next)?;
-        let rotation =
-            Rotation { presented, next: &next, next_sealed: &next_sealed, now, ttl: delta(self.settings.refresh_ttl) };
+        let rotation = Rotation {
+            presented,
+            next: &next,
+            next_sealed: &next_sealed,
+            origin,
+            now,
+            ttl: delta(self.settings.refresh_ttl),
+        };
         let (outcome, tokens) = match self.store.session_refresh(&rotation).await? {
             Refreshed::Rotated { subject, expires_at } => ("rotated", Some((subject, next, expires_at))),
             Refreshed::Repeated { subject, successor, expires_at } => {

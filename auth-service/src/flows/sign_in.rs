@@ -1,13 +1,19 @@
 //! Signing in. Every way to fail does the work of one hash and gives one answer.
 
+use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
+use uuid::Uuid;
 
+use crate::domain::audit::{Actor, Target};
 use crate::domain::login_key::fold;
 use crate::domain::password::StoredHash;
 use crate::domain::user::Credentials;
 
 use super::unusable_hashes::Unusable;
-use super::{Device, FlowError, Flows, NewlySignedIn, now};
+use super::{Event, FlowError, Flows, NewlySignedIn, Origin, now};
+
+/// The reason of the error, as the audit trail says it too.
+const CREDENTIALS_INVALID: &str = "CREDENTIALS_INVALID";
 
 /// No login is longer: e-mail addresses have 255 characters at most, of 4 bytes at most.
 const LONGEST_LOGIN: usize = 1024;
@@ -21,15 +27,17 @@ impl Flows {
     ///
     /// # Errors
     /// [`FlowError::CredentialsRefused`] whatever was wrong with them.
-    pub async fn sign_in(&self, login: &str, password: &str, device: Device) -> Result<NewlySignedIn, FlowError> {
+    pub async fn sign_in(&self, login: &str, password: &str, origin: &Origin) -> Result<NewlySignedIn, FlowError> {
         let now = now();
         let ring = self.ring(now)?;
-        let (session, refresh) = self.new_session(device, now)?;
+        let (session, refresh) = self.new_session(origin, now)?;
         for _ in 0..ATTEMPTS {
-            let (credentials, is_weak) = self.credentials_checked(login, password).await?;
+            let (credentials, is_weak) = self.credentials_checked(login, password, origin).await?;
             // A full queue is no reason to refuse the right password: the next sign-in strengthens the hash.
             let new_hash = if is_weak { self.hashing.hash(password).await.ok() } else { None };
-            if let Some(signed_in) = self.store.user_sign_in(&credentials, new_hash.as_deref(), &session).await? {
+            if let Some(signed_in) =
+                self.store.user_sign_in(&credentials, new_hash.as_deref(), &session, origin).await?
+            {
                 metrics::counter!("sign_ins_total", "outcome" => "ok").increment(1);
                 let tokens = self.issue(signed_in.subject, refresh, session.token_expires_at, &ring, now)?;
                 return Ok(NewlySignedIn { user: signed_in.user, tokens });
@@ -39,7 +47,12 @@ impl Flows {
     }
 
     /// The account, if the password fits and it may sign in, and whether its hash is weaker than those made today.
-    async fn credentials_checked(&self, login: &str, password: &str) -> Result<(Credentials, bool), FlowError> {
+    async fn credentials_checked(
+        &self,
+        login: &str,
+        password: &str,
+        origin: &Origin,
+    ) -> Result<(Credentials, bool), FlowError> {
         let found = match self.account_meant(login).await {
             // A row that cannot be read must not answer sooner than one that is not there.
             Err(FlowError::Database(error @ DatabaseError::Other(_))) => {
@@ -52,13 +65,28 @@ impl Flows {
         let is_weak = stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()));
         // Without an account, or with an unusable hash, the pool does the work of one hash all the same.
         let fits = self.hashing.verify(password, stored).await?;
+        let meant = found.as_ref().map(|credentials| credentials.user.id);
         match found.filter(|credentials| fits && credentials.user.is_active) {
             Some(credentials) => Ok((credentials, is_weak)),
             None => {
                 metrics::counter!("sign_ins_total", "outcome" => "refused").increment(1);
+                self.refusal_note(AuditAction::SignIn, Actor::Anonymous, meant, origin).await?;
                 Err(FlowError::CredentialsRefused)
             }
         }
+    }
+
+    /// Notes refused credentials in the audit trail.
+    pub(super) async fn refusal_note(
+        &self,
+        action: AuditAction,
+        actor: Actor,
+        meant: Option<Uuid>,
+        origin: &Origin,
+    ) -> Result<(), FlowError> {
+        let (target, reason) = (meant.map(Target::User), Some(CREDENTIALS_INVALID));
+        let event = Event { actor, action, target, reason, changed_fields: Vec::new() };
+        Ok(self.store.audit_append(&event, origin, now()).await?)
     }
 
     async fn account_meant(&self, login: &str) -> Result<Option<Credentials>, FlowError> {
@@ -70,7 +98,7 @@ impl Flows {
     }
 
     /// The stored hash, if it can be computed at all. Otherwise no password can fit, which an operator must hear of.
-    fn usable_hash(&self, credentials: &Credentials) -> Option<StoredHash> {
+    pub(super) fn usable_hash(&self, credentials: &Credentials) -> Option<StoredHash> {
         let user_id = credentials.user.id;
         match StoredHash::parse(&credentials.password_hash) {
             Ok(hash) if self.hashing.may_verify(&hash) => Some(hash),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::domain::account::{Email, Username};
 use crate::domain::user::NewUser;
 
-use super::{Device, FlowError, Flows, NewlySignedIn, now};
+use super::{FlowError, Flows, NewlySignedIn, Origin, now};
 
 /// A new account, checked.
 pub struct SignUp {
@@ -23,7 +23,7 @@ impl Flows {
     ///
     /// # Errors
     /// [`FlowError::SignUpClosed`], [`FlowError::EmailTaken`], [`FlowError::UsernameTaken`].
-    pub async fn sign_up(&self, wanted: SignUp, device: Device) -> Result<NewlySignedIn, FlowError> {
+    pub async fn sign_up(&self, wanted: SignUp, origin: &Origin) -> Result<NewlySignedIn, FlowError> {
         let now = now();
         if !self.sign_up_open {
             return Err(FlowError::SignUpClosed);
@@ -38,8 +38,8 @@ impl Flows {
             (false, false) => {}
         }
         let hash = self.hashing.hash(&password).await?;
-        let (session, refresh) = self.new_session(device, now)?;
-        let signed_in = self.store.user_create(&user, &hash, &session).await.map_err(name_taken)?;
+        let (session, refresh) = self.new_session(origin, now)?;
+        let signed_in = self.store.user_create(&user, &hash, &session, origin).await.map_err(name_taken)?;
         let tokens = self.issue(signed_in.subject, refresh, session.token_expires_at, &ring, now)?;
         Ok(NewlySignedIn { user: signed_in.user, tokens })
     }

@@ -5,10 +5,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use proto::auth::v1;
 use proto::time::from_utc;
+use uuid::Uuid;
 
+use crate::domain::audit::Recorded;
+use crate::domain::role::Role;
 use crate::domain::signing_key::{KeyState, StoredKey};
-use crate::domain::user::User;
+use crate::domain::user::{User, UserCounts};
 use crate::flows::IssuedTokens;
+use crate::store::sessions::LivingSession;
 
 pub(super) fn user(user: User) -> v1::User {
     v1::User {
@@ -32,6 +36,65 @@ pub(super) fn tokens(tokens: IssuedTokens) -> v1::Tokens {
         expires_in: tokens.access_ttl_seconds,
         access_expires_at: Some(from_utc(tokens.access.expires_at)),
         refresh_expires_at: Some(from_utc(tokens.refresh_expires_at)),
+    }
+}
+
+pub(super) fn user_stats(counts: UserCounts) -> v1::UserStats {
+    let by_role = counts.by_role.into_iter();
+    v1::UserStats {
+        total: counts.active + counts.inactive,
+        active: counts.active,
+        inactive: counts.inactive,
+        email_verified: counts.email_verified,
+        by_role: by_role.map(|(role, user_count)| v1::RoleUserCount { role, user_count }).collect(),
+    }
+}
+
+pub(super) fn role(role: Role) -> v1::Role {
+    v1::Role {
+        id: role.id.to_string(),
+        name: role.name,
+        display_name: role.display_name,
+        description: role.description,
+        permissions: role.permissions.into_iter().collect(),
+        is_system: role.is_system,
+        is_active: role.is_active,
+        created_at: Some(from_utc(role.created_at)),
+        updated_at: Some(from_utc(role.updated_at)),
+    }
+}
+
+pub(super) fn session(session: LivingSession, current: Uuid) -> v1::Session {
+    v1::Session {
+        id: session.id.to_string(),
+        device: session.user_agent.unwrap_or_default(),
+        source: session.source_address.unwrap_or_default(),
+        created_at: Some(from_utc(session.created_at)),
+        last_used_at: Some(from_utc(session.last_used_at)),
+        idle_expires_at: Some(from_utc(session.idle_expires_at)),
+        expires_at: Some(from_utc(session.expires_at)),
+        is_current: session.id == current,
+    }
+}
+
+pub(super) fn audit_event(event: Recorded) -> v1::AuditEvent {
+    let (actor_type, actor_id) = (event.actor_type, event.actor_id);
+    let outcome = if event.reason.is_some() { v1::AuditOutcome::Refused } else { v1::AuditOutcome::Succeeded };
+    v1::AuditEvent {
+        id: event.id.to_string(),
+        occurred_at: Some(from_utc(event.occurred_at)),
+        actor: Some(v1::Principal {
+            r#type: actor_type.into(),
+            id: actor_id.map(|id| id.to_string()).unwrap_or_default(),
+        }),
+        action: event.action.into(),
+        target: event.target.map(|(kind, id)| v1::AuditTarget { r#type: kind.into(), id }),
+        outcome: outcome.into(),
+        reason: event.reason.unwrap_or_default(),
+        source: event.origin.source.unwrap_or_default(),
+        user_agent: event.origin.user_agent.unwrap_or_default(),
+        request_id: event.origin.request_id.unwrap_or_default(),
+        changed_fields: event.changed_fields,
     }
 }
 

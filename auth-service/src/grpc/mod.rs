@@ -3,6 +3,7 @@
 mod audit_service;
 mod auth_service;
 mod convert;
+mod page;
 mod parse;
 mod role_service;
 mod service_account_service;

@@ -1,51 +1,120 @@
 //! auth.v1.UserService.
 
+use std::sync::Arc;
+
 use proto::auth::v1::user_service_server;
 use proto::auth::v1::*;
+use service_kit::page_token::PageTokens;
 use tonic::{Request, Response, Status};
 
-use crate::errors::not_implemented;
+use super::{convert, parse};
+use crate::domain::page::page_size;
+use crate::domain::user::User as Account;
+use crate::domain::user_list::UserCursor;
+use crate::errors::{AuthReason, Problem, flow_problem, not_implemented, page_token_problem};
+use crate::flows::Flows;
 
 /// Administration of accounts.
-pub struct UserService;
+pub struct UserService {
+    flows: Flows,
+    page_tokens: Arc<PageTokens>,
+}
+
+impl UserService {
+    /// On these flows, with page tokens of this key.
+    pub fn new(flows: Flows, page_tokens: Arc<PageTokens>) -> Self {
+        Self { flows, page_tokens }
+    }
+}
 
 #[tonic::async_trait]
 impl user_service_server::UserService for UserService {
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
-        not_implemented()
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let caller = parse::user_caller(&request)?;
+        let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
+        let found = self.flows.get_users(caller, &[id]).await;
+        let found = found.map_err(|error| flow_problem("get_user", &error))?;
+        let user =
+            found.ok().and_then(|users| users.into_iter().next()).ok_or(Problem::from(AuthReason::UserNotFound))?;
+        Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
     }
 
     async fn batch_get_users(
         &self,
-        _: Request<BatchGetUsersRequest>,
+        request: Request<BatchGetUsersRequest>,
     ) -> Result<Response<BatchGetUsersResponse>, Status> {
-        not_implemented()
+        let caller = parse::user_caller(&request)?;
+        let ids = parse::ids(request.get_ref())?;
+        let found = self.flows.get_users(caller, &ids).await;
+        let found = found.map_err(|error| flow_problem("batch_get_users", &error))?;
+        let users = found.map_err(|place| {
+            Status::from(Problem::new(AuthReason::UserNotFound).metadata("index", place.to_string()))
+        })?;
+        Ok(Response::new(BatchGetUsersResponse { users: users.into_iter().map(convert::user).collect() }))
     }
 
-    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        not_implemented()
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        let caller = parse::user_caller(&request)?;
+        let request = request.into_inner();
+        let (query, bound) = parse::users(caller, &request)?;
+        let field = query.order.field;
+        let behind = match request.page_token.as_str() {
+            "" => None,
+            token => {
+                let bytes = self.page_tokens.open(&bound, token).ok();
+                let cursor = bytes.and_then(|bytes| UserCursor::from_bytes(&bytes, field));
+                Some(cursor.ok_or_else(page_token_problem)?)
+            }
+        };
+        let size = page_size(request.page_size);
+        let found = self.flows.list_users(caller, &query, behind.as_ref(), size + 1).await;
+        let mut found: Vec<Account> = found.map_err(|error| flow_problem("list_users", &error))?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let has_more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| has_more).map(|user| UserCursor::of(user, field));
+        let next_page_token = last.map(|cursor| self.page_tokens.seal(&bound, &cursor.to_bytes())).unwrap_or_default();
+        Ok(Response::new(ListUsersResponse { users: found.into_iter().map(convert::user).collect(), next_page_token }))
     }
 
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
-        not_implemented()
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (id, change) = parse::update_user(request.get_ref())?;
+        let user = self.flows.update_user(caller, id, &change, &origin).await;
+        let user = user.map_err(|error| flow_problem("update_user", &error))?;
+        Ok(Response::new(UpdateUserResponse { user: Some(convert::user(user)) }))
     }
 
     async fn set_user_active(
         &self,
-        _: Request<SetUserActiveRequest>,
+        request: Request<SetUserActiveRequest>,
     ) -> Result<Response<SetUserActiveResponse>, Status> {
-        not_implemented()
+        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
+        let user = self.flows.set_user_active(caller, id, request.get_ref().is_active, &origin).await;
+        let user = user.map_err(|error| flow_problem("set_user_active", &error))?;
+        Ok(Response::new(SetUserActiveResponse { user: Some(convert::user(user)) }))
     }
 
-    async fn assign_role(&self, _: Request<AssignRoleRequest>) -> Result<Response<AssignRoleResponse>, Status> {
-        not_implemented()
+    async fn assign_role(&self, request: Request<AssignRoleRequest>) -> Result<Response<AssignRoleResponse>, Status> {
+        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let id = parse::id(request.get_ref(), "user_id", &request.get_ref().user_id)?;
+        let user = self.flows.assign_role(caller, id, &request.get_ref().role, &origin).await;
+        let user = user.map_err(|error| flow_problem("assign_role", &error))?;
+        Ok(Response::new(AssignRoleResponse { user: Some(convert::user(user)) }))
     }
 
     async fn delete_user(&self, _: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
         not_implemented()
     }
 
-    async fn get_user_stats(&self, _: Request<GetUserStatsRequest>) -> Result<Response<GetUserStatsResponse>, Status> {
-        not_implemented()
+    async fn get_user_stats(
+        &self,
+        request: Request<GetUserStatsRequest>,
+    ) -> Result<Response<GetUserStatsResponse>, Status> {
+        let caller = parse::user_caller(&request)?;
+        let counts = self.flows.count_users(caller).await;
+        let counts = counts.map_err(|error| flow_problem("get_user_stats", &error))?;
+        Ok(Response::new(GetUserStatsResponse { stats: Some(convert::user_stats(counts)) }))
     }
 }

@@ -3,14 +3,17 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::AuthStore;
+use super::audit::audit_insert_on_conn;
 use super::roles::ADMIN;
-use super::schema::{password_reset_tokens, roles, sessions, users};
-use super::sessions::{EndReason, sessions_end_on_conn};
+use super::schema::{password_reset_tokens, roles, users};
+use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::users::user_insert_on_conn;
+use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::user::NewUser;
 
 /// An account that has the wanted e-mail address already.
@@ -61,7 +64,8 @@ impl AuthStore {
     ) -> Result<(), DatabaseError> {
         self.database
             .transaction("administrator_create", async |conn| {
-                user_insert_on_conn(conn, user, password_hash, ADMIN, now).await
+                user_insert_on_conn(conn, user, password_hash, ADMIN, now).await?;
+                bootstrap_note_on_conn(conn, user.id, now).await
             })
             .await
     }
@@ -92,25 +96,19 @@ impl AuthStore {
                     .set((password_reset_tokens::is_used.eq(true), password_reset_tokens::updated_at.eq(now)))
                     .execute(conn)
                     .await?;
+                bootstrap_note_on_conn(conn, id, now).await?;
                 user_sessions_end_on_conn(conn, id, EndReason::AdminReset, now).await
             })
             .await
     }
 }
 
-/// Ends all sessions of an account that go on. Gives how many.
-async fn user_sessions_end_on_conn(
+/// Whoever holds the command line acts as the service itself.
+async fn bootstrap_note_on_conn(
     conn: &mut AsyncPgConnection,
-    user_id: Uuid,
-    reason: EndReason,
+    id: Uuid,
     now: DateTime<Utc>,
-) -> Result<usize, DatabaseError> {
-    let ids: Vec<Uuid> = sessions::table
-        .filter(sessions::user_id.eq(user_id).and(sessions::ended_at.is_null()))
-        .select(sessions::id)
-        .order(sessions::id)
-        .for_update()
-        .load(conn)
-        .await?;
-    sessions_end_on_conn(conn, &ids, reason, now).await
+) -> Result<(), DatabaseError> {
+    let event = Event::done(Actor::System, AuditAction::AdminBootstrap, Target::User(id));
+    audit_insert_on_conn(conn, &event, &Origin::default(), now).await
 }

@@ -1,16 +1,65 @@
 //! Accounts, sessions and keys in PostgreSQL. Names are resource-first; `_on_conn` works inside somebody's transaction.
 //! Times are those of the service, passed in: one call has one time.
 
+pub mod accounts;
 pub mod administrators;
+pub mod audit;
+pub mod callers;
 pub mod login_keys;
 pub mod refresh;
+pub mod role_admin;
 pub mod roles;
 pub mod schema;
 pub mod sessions;
 pub mod signing_keys;
+pub mod user_admin;
+pub mod user_list;
 pub mod users;
 
-use service_kit::database::Database;
+use service_kit::database::{Database, DatabaseError};
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The session or the account of the caller is gone.
+    #[error("the caller's session or account is gone")]
+    CallerGone,
+    /// The caller does not hold this permission, or not any more.
+    #[error("the caller lacks the permission {0}")]
+    PermissionMissing(String),
+    /// No such account.
+    #[error("no such user")]
+    UserNotFound,
+    /// No such session of the caller.
+    #[error("no such session")]
+    SessionNotFound,
+    /// No such role.
+    #[error("no such role")]
+    RoleNotFound,
+    /// The role was deactivated.
+    #[error("the role is inactive")]
+    RoleInactive,
+    /// Another role has the name.
+    #[error("role name taken")]
+    RoleNameTaken,
+    /// A system role cannot be changed so.
+    #[error("a system role")]
+    RoleIsSystem,
+    /// Accounts have the role.
+    #[error("the role is in use")]
+    RoleInUse,
+    /// Nobody could administrate any more.
+    #[error("the last active administrator")]
+    LastAdministrator,
+    /// The account changed in between.
+    #[error("the account changed in between")]
+    Stale,
+    /// The database.
+    #[error(transparent)]
+    Database(DatabaseError),
+}
+
+service_kit::store_error!(ChangeError::Database);
 
 /// Reads and writes. Cheap to clone.
 #[derive(Clone)]

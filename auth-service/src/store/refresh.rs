@@ -4,14 +4,17 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::AuthStore;
+use super::audit::audit_insert_on_conn;
 use super::roles::role_permissions_on_conn;
 use super::schema::{refresh_tokens, roles, sessions, users};
 use super::sessions::{EndReason, sessions_end_on_conn, token_insert_on_conn};
 use crate::domain::access_token::Subject;
+use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::refresh_token::{RefreshToken, TokenState, Verdict};
 
 /// A token that is presented, and the one that replaces it if all is well.
@@ -22,6 +25,8 @@ pub struct Rotation<'a> {
     pub next: &'a RefreshToken,
     /// The new one, sealed under the presented one.
     pub next_sealed: &'a [u8],
+    /// From where it is presented.
+    pub origin: &'a Origin,
     /// The time of the call.
     pub now: DateTime<Utc>,
     /// Life of a refresh token that is not used.
@@ -206,6 +211,9 @@ async fn end_on_conn(
     session: &Living,
 ) -> Result<Refreshed, DatabaseError> {
     sessions_end_on_conn(conn, &[session.id], EndReason::TokenReused, rotation.now).await?;
+    let session_ended = Target::Session(session.id);
+    let event = Event::done(Actor::Anonymous, AuditAction::RefreshTokenReuse, session_ended);
+    audit_insert_on_conn(conn, &event, rotation.origin, rotation.now).await?;
     Ok(Refreshed::SessionEnded { session_id: session.id, user_id: session.user_id })
 }
 

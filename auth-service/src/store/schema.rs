@@ -93,6 +93,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    audit_events (id) {
+        id -> Uuid,
+        occurred_at -> Timestamptz,
+        actor_type -> Varchar,
+        actor_id -> Nullable<Uuid>,
+        action -> Varchar,
+        target_type -> Nullable<Varchar>,
+        target_id -> Nullable<Varchar>,
+        reason -> Nullable<Varchar>,
+        source -> Nullable<Varchar>,
+        user_agent -> Nullable<Varchar>,
+        request_id -> Nullable<Varchar>,
+        changed_fields -> Array<Nullable<Text>>,
+    }
+}
+
 diesel::joinable!(users -> roles (role_id));
 diesel::joinable!(role_permissions -> roles (role_id));
 diesel::joinable!(sessions -> users (user_id));
@@ -104,5 +121,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     sessions,
     refresh_tokens,
     password_reset_tokens,
-    signing_keys
+    signing_keys,
+    audit_events
 );

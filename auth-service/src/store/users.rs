@@ -3,14 +3,17 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::AuthStore;
+use super::audit::audit_insert_on_conn;
 use super::roles::{MEMBER, role_permissions_on_conn};
 use super::schema::{roles, sessions, users};
 use super::sessions::{NewSession, session_insert_on_conn};
 use crate::domain::access_token::Subject;
+use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::user::{Credentials, NewUser, User, best_match};
 
 /// The columns of an account that callers see, with the role's name.
@@ -161,11 +164,14 @@ impl AuthStore {
         user: &NewUser,
         password_hash: &str,
         session: &NewSession,
+        origin: &Origin,
     ) -> Result<SignedIn, DatabaseError> {
         self.database
             .transaction("user_create", async |conn| {
                 user_insert_on_conn(conn, user, password_hash, MEMBER, session.now).await?;
                 session_insert_on_conn(conn, user.id, session).await?;
+                let event = Event::done(Actor::User(user.id), AuditAction::SignUp, Target::User(user.id));
+                audit_insert_on_conn(conn, &event, origin, session.now).await?;
                 signed_in_on_conn(conn, user.id, session.id).await
             })
             .await
@@ -178,6 +184,7 @@ impl AuthStore {
         credentials: &Credentials,
         new_hash: Option<&str>,
         session: &NewSession,
+        origin: &Origin,
     ) -> Result<Option<SignedIn>, DatabaseError> {
         self.database
             .transaction("user_sign_in", async |conn| {
@@ -194,6 +201,8 @@ impl AuthStore {
                     return Ok(None);
                 }
                 session_insert_on_conn(conn, user_id, session).await?;
+                let event = Event::done(Actor::User(user_id), AuditAction::SignIn, Target::User(user_id));
+                audit_insert_on_conn(conn, &event, origin, session.now).await?;
                 signed_in_on_conn(conn, user_id, session.id).await.map(Some)
             })
             .await

@@ -8,4 +8,4 @@ mod rules;
 pub use cost::{HashBounds, HashCost};
 pub use phc::StoredHash;
 pub use pool::{HashingBusy, HashingPool, HashingPoolConfig};
-pub use rules::check_new_password;
+pub use rules::{PasswordProblem, check_new_password};

@@ -1,5 +1,8 @@
 //! What a page token must not let through.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 use crate::domain::list::{Filter, Order};
 use crate::domain::text::SearchText;

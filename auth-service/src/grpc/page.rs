@@ -1,0 +1,58 @@
+//! Pages of lists that are ordered by a time and an id: from the request's size and token, to the answer's.
+
+use service_kit::page_token::{Bound, PageTokens};
+
+use crate::domain::page::{TimeCursor, page_size};
+use crate::errors::{Problem, page_token_problem};
+
+/// What a request says of its page.
+pub(super) struct Asked<'r> {
+    /// `page_size`, checked not to be negative.
+    pub(super) size: i32,
+    /// `page_token`.
+    pub(super) token: &'r str,
+}
+
+/// A page that is to be read.
+pub(super) struct Page {
+    size: i64,
+    /// Behind which entry it begins; `None`: at the beginning.
+    pub(super) behind: Option<TimeCursor>,
+}
+
+impl Asked<'_> {
+    /// The page, if the token belongs to this list.
+    pub(super) fn open(self, tokens: &PageTokens, bound: &Bound) -> Result<Page, Problem> {
+        let behind = match self.token {
+            "" => None,
+            token => {
+                let bytes = tokens.open(bound, token).map_err(|_| page_token_problem())?;
+                Some(TimeCursor::from_bytes(&bytes).ok_or_else(page_token_problem)?)
+            }
+        };
+        Ok(Page { size: page_size(self.size), behind })
+    }
+}
+
+impl Page {
+    /// How many entries to read: one more than the page has tells whether there is another one.
+    pub(super) fn limit(&self) -> i64 {
+        self.size + 1
+    }
+
+    /// The entries of the page and the token of the next one; empty after the last.
+    pub(super) fn close<T>(
+        &self,
+        tokens: &PageTokens,
+        bound: &Bound,
+        mut found: Vec<T>,
+        cursor: impl Fn(&T) -> TimeCursor,
+    ) -> (Vec<T>, String) {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let has_more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| has_more).map(cursor);
+        let token = last.map(|cursor| tokens.seal(bound, &cursor.to_bytes())).unwrap_or_default();
+        (found, token)
+    }
+}

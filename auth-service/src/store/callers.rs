@@ -1,0 +1,58 @@
+//! Who calls, as the database knows it now: a token says what was true when it was issued.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::ChangeError;
+use super::roles::role_permissions_on_conn;
+use super::schema::{roles, sessions, users};
+use crate::domain::audit::Actor;
+
+/// A person with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Who.
+    pub user_id: Uuid,
+    /// The session that the token names.
+    pub session_id: Uuid,
+}
+
+impl Caller {
+    /// For the audit trail.
+    pub fn actor(self) -> Actor {
+        Actor::User(self.user_id)
+    }
+}
+
+/// Goes on only when the account is active and the session has not ended. Gives the name of the role.
+pub(super) async fn caller_check_on_conn(
+    conn: &mut AsyncPgConnection,
+    caller: Caller,
+    now: DateTime<Utc>,
+) -> Result<String, ChangeError> {
+    let role: Option<String> = users::table
+        .inner_join(roles::table)
+        .inner_join(sessions::table)
+        .filter(users::id.eq(caller.user_id).and(users::is_active))
+        .filter(sessions::id.eq(caller.session_id))
+        .filter(sessions::ended_at.is_null().and(sessions::expires_at.gt(now)))
+        .select(roles::name)
+        .first(conn)
+        .await
+        .optional()?;
+    role.ok_or(ChangeError::CallerGone)
+}
+
+/// Goes on only when the caller also holds this permission now, whatever the token says.
+pub(super) async fn caller_may_on_conn(
+    conn: &mut AsyncPgConnection,
+    caller: Caller,
+    permission: &'static str,
+    now: DateTime<Utc>,
+) -> Result<std::collections::BTreeSet<String>, ChangeError> {
+    let role = caller_check_on_conn(conn, caller, now).await?;
+    let held = role_permissions_on_conn(conn, &role).await?;
+    if held.contains(permission) { Ok(held) } else { Err(ChangeError::PermissionMissing(permission.to_owned())) }
+}

@@ -1,0 +1,204 @@
+//! What administrators do with accounts. Each statement first asks what the caller may do now, whatever the token says.
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::{exists, not};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
+use uuid::Uuid;
+
+use super::accounts::{AccountChange, account_on_conn, account_update_on_conn};
+use super::audit::audit_insert_on_conn;
+use super::callers::{Caller, caller_may_on_conn};
+use super::roles::{ADMIN, role_permissions_on_conn};
+use super::schema::{roles, users};
+use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::users::{USER_COLUMNS, UserRow};
+use super::{AuthStore, ChangeError};
+use crate::domain::audit::{Event, Origin, Target};
+use crate::domain::user::{User, UserCounts};
+
+const READ: &str = "users.read";
+const WRITE: &str = "users.write";
+
+impl AuthStore {
+    /// Several accounts in the order of their ids. The place of the first one that is missing otherwise.
+    pub async fn users_get(
+        &self,
+        caller: Caller,
+        ids: &[Uuid],
+        now: DateTime<Utc>,
+    ) -> Result<Result<Vec<User>, usize>, ChangeError> {
+        self.database
+            .run("users_get", async |conn| {
+                caller_may_on_conn(conn, caller, READ, now).await?;
+                let rows: Vec<UserRow> = users::table
+                    .inner_join(roles::table)
+                    .filter(users::id.eq_any(ids))
+                    .select(USER_COLUMNS)
+                    .load(conn)
+                    .await?;
+                let found: std::collections::HashMap<Uuid, User> =
+                    rows.into_iter().map(User::from).map(|user| (user.id, user)).collect();
+                let wanted = ids.iter().enumerate();
+                Ok::<_, ChangeError>(wanted.map(|(place, id)| found.get(id).cloned().ok_or(place)).collect())
+            })
+            .await
+    }
+
+    /// Changes an account. A taken name fails with the constraint's name.
+    pub async fn user_update(
+        &self,
+        caller: Caller,
+        id: Uuid,
+        change: &AccountChange,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<User, ChangeError> {
+        self.database
+            .transaction("user_update", async |conn| {
+                caller_may_on_conn(conn, caller, WRITE, now).await?;
+                let (user, changed) = account_update_on_conn(conn, id, change, now).await?;
+                if !changed.is_empty() {
+                    let event = Event::done(caller.actor(), AuditAction::UserUpdate, Target::User(id));
+                    audit_insert_on_conn(conn, &event.changing(&changed), origin, now).await?;
+                }
+                Ok::<_, ChangeError>(user)
+            })
+            .await
+    }
+
+    /// Activates or deactivates an account; deactivation ends its sessions.
+    pub async fn user_set_active(
+        &self,
+        caller: Caller,
+        id: Uuid,
+        is_active: bool,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<User, ChangeError> {
+        self.database
+            .transaction("user_set_active", async |conn| {
+                administrators_lock_on_conn(conn).await?;
+                caller_may_on_conn(conn, caller, WRITE, now).await?;
+                let before = account_lock_on_conn(conn, id).await?;
+                if before.is_active == is_active {
+                    return Ok(before);
+                }
+                if !is_active && before.role == ADMIN {
+                    administrator_remains_on_conn(conn, id).await?;
+                }
+                diesel::update(users::table.find(id))
+                    .set((users::is_active.eq(is_active), users::updated_at.eq(now)))
+                    .execute(conn)
+                    .await?;
+                let action = if is_active { AuditAction::UserActivate } else { AuditAction::UserDeactivate };
+                if !is_active {
+                    user_sessions_end_on_conn(conn, id, EndReason::Deactivated, now).await?;
+                }
+                let event = Event::done(caller.actor(), action, Target::User(id)).changing(&["is_active"]);
+                audit_insert_on_conn(conn, &event, origin, now).await?;
+                account_on_conn(conn, id).await
+            })
+            .await
+    }
+
+    /// Gives an account another role; nobody gives a permission that they do not hold.
+    pub async fn user_assign_role(
+        &self,
+        caller: Caller,
+        id: Uuid,
+        role: &str,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<User, ChangeError> {
+        self.database
+            .transaction("user_assign_role", async |conn| {
+                administrators_lock_on_conn(conn).await?;
+                let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
+                let wanted: Option<(Uuid, bool)> = roles::table
+                    .filter(roles::name.eq(role))
+                    .select((roles::id, roles::is_active.or(roles::is_system)))
+                    .for_share()
+                    .first(conn)
+                    .await
+                    .optional()?;
+                let (role_id, is_assignable) = wanted.ok_or(ChangeError::RoleNotFound)?;
+                if !is_assignable {
+                    return Err(ChangeError::RoleInactive);
+                }
+                let given = role_permissions_on_conn(conn, role).await?;
+                if let Some(beyond) = given.difference(&held).next() {
+                    return Err(ChangeError::PermissionMissing(beyond.clone()));
+                }
+                let before = account_lock_on_conn(conn, id).await?;
+                if before.role == role {
+                    return Ok(before);
+                }
+                if before.role == ADMIN && before.is_active {
+                    administrator_remains_on_conn(conn, id).await?;
+                }
+                diesel::update(users::table.find(id))
+                    .set((users::role_id.eq(role_id), users::updated_at.eq(now)))
+                    .execute(conn)
+                    .await?;
+                let event = Event::done(caller.actor(), AuditAction::UserRoleAssign, Target::User(id));
+                audit_insert_on_conn(conn, &event.changing(&["role"]), origin, now).await?;
+                account_on_conn(conn, id).await
+            })
+            .await
+    }
+
+    /// Counts accounts.
+    pub async fn users_count(&self, caller: Caller, now: DateTime<Utc>) -> Result<UserCounts, ChangeError> {
+        self.database
+            .run("users_count", async |conn| {
+                caller_may_on_conn(conn, caller, READ, now).await?;
+                let rows: Vec<CountRow> = diesel::sql_query(COUNTS).load(conn).await?;
+                let rows = rows.into_iter().map(|row| (row.role, row.is_active, row.email_verified, row.user_count));
+                Ok::<_, ChangeError>(UserCounts::sum(rows))
+            })
+            .await
+    }
+}
+
+/// One statement, so that all sums are of one moment.
+const COUNTS: &str = "SELECT roles.name AS role, users.is_active, users.email_verified, count(users.id) AS user_count \
+    FROM roles LEFT JOIN users ON users.role_id = roles.id GROUP BY roles.name, users.is_active, users.email_verified \
+    ORDER BY roles.name COLLATE \"C\"";
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = Text)]
+    role: String,
+    #[diesel(sql_type = Nullable<Bool>)]
+    is_active: Option<bool>,
+    #[diesel(sql_type = Nullable<Bool>)]
+    email_verified: Option<bool>,
+    #[diesel(sql_type = BigInt)]
+    user_count: i64,
+}
+
+/// Whoever may lessen the number of administrators comes one after the other: of two that remove each other the second finds
+/// itself removed. The row of the role is the lock.
+pub(super) async fn administrators_lock_on_conn(conn: &mut AsyncPgConnection) -> Result<(), ChangeError> {
+    let _id: Uuid =
+        roles::table.filter(roles::name.eq(ADMIN)).select(roles::id).for_no_key_update().first(conn).await?;
+    Ok(())
+}
+
+/// Goes on only when an active administrator other than `id` remains.
+pub(super) async fn administrator_remains_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<(), ChangeError> {
+    let others =
+        users::table.inner_join(roles::table).filter(roles::name.eq(ADMIN).and(users::is_active).and(users::id.ne(id)));
+    let nobody: bool = diesel::select(not(exists(others.select(users::id)))).get_result(conn).await?;
+    if nobody { Err(ChangeError::LastAdministrator) } else { Ok(()) }
+}
+
+/// The account, locked against other changes.
+async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
+    let locked: Option<Uuid> = users::table.find(id).select(users::id).for_update().first(conn).await.optional()?;
+    locked.ok_or(ChangeError::UserNotFound)?;
+    account_on_conn(conn, id).await
+}
