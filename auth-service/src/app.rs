@@ -29,6 +29,7 @@ use crate::errors::AuthReason;
 use crate::flows::{Flows, UnusableHashes};
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
+use crate::mail::Mailer;
 use crate::store::AuthStore;
 use crate::{background, metrics_help, migrate, migrations};
 
@@ -55,10 +56,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
         "RPCs without an access policy: {}; give each the option access",
         unprotected.join(", ")
     );
-    if args.mail.smtp_url.is_some() {
-        tracing::warn!("SMTP_URL is set, but this version sends no mail");
-    }
 
+    let mailer = mailer(&args)?;
     let database = Database::new(&args.database.database_url, args.database.database_max_connections)?;
     let store = AuthStore::new(database.clone());
     let KeyEncryptionKey { sealing, page_tokens } = args.keys.key_encryption_key;
@@ -93,6 +92,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             store,
             sealing,
             keys: keys.clone(),
+            mailer,
         },
     );
     let pool = database.clone();
@@ -137,7 +137,13 @@ pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
         return Err(ConfigurationError { variable: "REFRESH_TOKEN_TTL", reason }.into());
     }
     args.tls.check()?;
+    mailer(args)?;
     Ok(())
+}
+
+fn mailer(args: &ServeArgs) -> anyhow::Result<Mailer> {
+    let mailer = args.mail.mailer().map_err(|(variable, reason)| ConfigurationError { variable, reason });
+    Ok(mailer?)
 }
 
 /// A wrong KEY_ENCRYPTION_KEY is best told before anything is served. Whatever else is wrong with the database shows in

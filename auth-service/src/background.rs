@@ -1,4 +1,4 @@
-//! What runs beside the calls, each under the supervisor: the readiness latches and the signing keys.
+//! What runs beside the calls, each under the supervisor: the readiness latches, the signing keys and the mails.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::keys::Keys;
+use crate::mail::{MailSender, Mailer};
 use crate::migrate::EngineConnections;
 use crate::store::AuthStore;
 use crate::store::signing_keys::KeyStoreError;
@@ -39,6 +40,9 @@ const KEYS_INTERVAL: Duration = Duration::from_secs(10);
 /// While there are none, or the schema is not there yet.
 const KEYS_RETRY: Duration = Duration::from_millis(250);
 
+/// Mails that are sent at a time by one replica: a slow mail server holds up no more than these.
+const MAIL_SENDERS: usize = 3;
+
 /// What the tasks work with.
 pub struct Parts {
     pub database: Database,
@@ -48,11 +52,17 @@ pub struct Parts {
     pub store: AuthStore,
     pub sealing: Arc<SealingKey>,
     pub keys: Keys,
+    pub mailer: Mailer,
 }
 
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
-    let Parts { database, connector, migrations, verifier, store, sealing, keys } = parts;
+    let Parts { database, connector, migrations, verifier, store, sealing, keys, mailer } = parts;
+    let sender = MailSender { store: store.clone(), mailer: Arc::new(mailer), readiness: readiness.clone() };
+    for _ in 0..MAIL_SENDERS {
+        let sender = sender.clone();
+        supervisor.spawn("mail_sender", |stop| sender.run(stop));
+    }
     let watch = KeysWatch {
         store,
         sealing,
@@ -204,7 +214,7 @@ impl KeysWatch {
 }
 
 /// Sleeps; `true` when told to stop meanwhile.
-async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
+pub async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
     tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }
 

@@ -10,17 +10,20 @@
 //! | `HASHING_MEMORY_BUDGET_KIB`, `HASHING_QUEUE` | [`HashingArgs`] | 262144, 64 |
 //! | `SIGN_UP` | [`AccountArgs`] | open |
 //! | `TASK_SERVICE_URL` | [`PeerArgs`] | required |
-//! | `SMTP_URL`, `MAIL_FROM`, `MAIL_DIR` | [`MailArgs`] | unset |
+//! | `SMTP_URL`, `SMTP_CA_FILE`, `MAIL_FROM`, `MAIL_DIR` | [`MailArgs`] | unset |
+//! | `PASSWORD_RESET_LINK`, `EMAIL_VERIFICATION_LINK` | [`MailArgs`] | unset |
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lettre::message::Mailbox;
 use service_kit::page_token::PageTokens;
 
 use crate::domain::access_token::TokenSettings;
 use crate::domain::password::{HashBounds, HashCost, HashingPoolConfig};
 use crate::domain::sealing::{SealingKey, key_bytes};
+use crate::mail::{Links, Mailer, Transport};
 
 /// Access tokens, refresh tokens and sessions.
 #[derive(Debug, Clone, clap::Args)]
@@ -146,15 +149,47 @@ pub struct PeerArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Mail")]
 pub struct MailArgs {
-    /// SMTP server: smtp://USER:PASSWORD@HOST:PORT or smtps://...; this version sends no mail yet.
+    /// SMTP server: smtps://USER:PASSWORD@HOST:465, or smtp://...:587?tls=required for STARTTLS; smtp:// alone is not encrypted.
     #[arg(long, env = "SMTP_URL", hide_env_values = true, value_name = "URL", value_parser = smtp_url)]
     pub smtp_url: Option<String>,
-    /// Sender of mails.
-    #[arg(long, env = "MAIL_FROM", value_name = "ADDRESS")]
-    pub mail_from: Option<String>,
+    /// Certificate authorities of the SMTP server in PEM, beside the system's.
+    #[arg(long, env = "SMTP_CA_FILE", value_name = "FILE")]
+    pub smtp_ca_file: Option<PathBuf>,
+    /// Sender of mails, such as Example <no-reply@example.com>; required with SMTP_URL.
+    #[arg(long, env = "MAIL_FROM", value_name = "ADDRESS", value_parser = sender)]
+    pub mail_from: Option<Mailbox>,
     /// Directory into which mails are written when no SMTP server is set.
     #[arg(long, env = "MAIL_DIR", value_name = "DIR")]
     pub mail_dir: Option<PathBuf>,
+    /// Page on which people set a new password, with {token} in it; without one a mail has the token alone.
+    #[arg(long, env = "PASSWORD_RESET_LINK", value_name = "URL", value_parser = link)]
+    pub password_reset_link: Option<String>,
+    /// Page that confirms an e-mail address, with {token} in it.
+    #[arg(long, env = "EMAIL_VERIFICATION_LINK", value_name = "URL", value_parser = link)]
+    pub email_verification_link: Option<String>,
+}
+
+impl MailArgs {
+    /// What sends mails as these settings say; otherwise the variable and what is wrong with it.
+    pub fn mailer(&self) -> Result<Mailer, (&'static str, String)> {
+        let transport = match (&self.smtp_url, &self.mail_dir) {
+            (Some(url), _) => {
+                if self.mail_from.is_none() {
+                    return Err(("MAIL_FROM", "is missing; expected the sender, since SMTP_URL is set".to_owned()));
+                }
+                let authorities = self.smtp_ca_file.as_ref().map(std::fs::read).transpose();
+                let authorities = authorities.map_err(|error| ("SMTP_CA_FILE", error.to_string()))?;
+                Transport::smtp(url, authorities.as_deref())?
+            }
+            (None, Some(directory)) => Transport::Directory(directory.clone()),
+            (None, None) => Transport::Log,
+        };
+        let links = Links {
+            password_reset: self.password_reset_link.clone(),
+            email_verification: self.email_verification_link.clone(),
+        };
+        Ok(Mailer::new(transport, self.mail_from.clone(), links))
+    }
 }
 
 impl TokenArgs {
@@ -247,6 +282,17 @@ fn service_url(text: &str) -> Result<String, String> {
 fn smtp_url(text: &str) -> Result<String, String> {
     url_of(text, &["smtp", "smtps"])
         .ok_or_else(|| "expected a URL such as smtp://user:password@mail.example.com:587".to_owned())
+}
+
+fn sender(text: &str) -> Result<Mailbox, String> {
+    text.parse()
+        .map_err(|_| "expected an address such as no-reply@example.com or Example <no-reply@example.com>".to_owned())
+}
+
+fn link(text: &str) -> Result<String, String> {
+    url_of(text, &["http", "https"])
+        .filter(|link| link.contains("{token}"))
+        .ok_or_else(|| "expected a URL with {token} in it, such as https://example.com/reset?token={token}".to_owned())
 }
 
 fn url_of(text: &str, schemes: &[&str]) -> Option<String> {

@@ -25,6 +25,8 @@ service_kit::reasons! {
         TokenMissing = "TOKEN_MISSING", Unauthenticated, "Send an access token.";
         /// The session or the account behind the token is gone.
         TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "The session has ended. Sign in again.";
+        /// The token from a mail is unknown, used, expired or replaced.
+        MailTokenInvalid = "MAIL_TOKEN_INVALID", InvalidArgument, "The token is not valid, or not any more. Ask for a new mail.";
         /// Another account has the e-mail address.
         EmailTaken = "EMAIL_TAKEN", AlreadyExists, "Another account has this e-mail address.";
         /// Another account has the user name.
@@ -107,6 +109,8 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
         ChangeError::RoleIsSystem => AuthReason::RoleIsSystem.into(),
         ChangeError::RoleInUse => AuthReason::RoleInUse.into(),
         ChangeError::LastAdministrator => AuthReason::LastAdministrator.into(),
+        ChangeError::MailTokenInvalid => Problem::new(AuthReason::MailTokenInvalid)
+            .field("token", "expected the token of the newest mail, within one hour"),
         ChangeError::Stale => AuthReason::CredentialsInvalid.into(),
         ChangeError::Database(error) => status::database_problem(operation, error),
     }

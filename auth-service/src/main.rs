@@ -12,6 +12,7 @@ mod flows;
 mod grpc;
 mod key_commands;
 mod keys;
+mod mail;
 mod metrics_help;
 mod migrate;
 mod migrations;

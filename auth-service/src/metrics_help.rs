@@ -19,6 +19,16 @@ pub fn describe() {
     describe_gauge!("password_hashing_threads", "Threads that hash");
     describe_histogram!("password_hashing_seconds", Unit::Seconds, "Time of one hash");
     describe_histogram!("password_hashing_wait_seconds", Unit::Seconds, "Wait for a hashing thread");
+    describe_counter!("mails_sent_total", "Mails sent, by kind: password_reset or email_verification");
+    describe_counter!(
+        "mails_failed_total",
+        "Attempts to send a mail that failed, by kind and outcome: postponed or given_up"
+    );
+    describe_counter!(
+        "mails_suppressed_total",
+        "Mails not sent because the account had enough of them within the hour, by kind"
+    );
+    describe_gauge!("mails_waiting", "Mails in the outbox");
     describe_gauge!("migration_pending", "Migrations that this binary has and the database has not");
     describe_gauge!("schema_drift_objects", "Objects of the schema that differ from the expected ones");
     describe_gauge!("schema_last_verified_timestamp_seconds", "When the schema was last compared");

@@ -25,6 +25,8 @@ fn told(run: &ProgramRun) -> Vec<&str> {
 async fn a_bad_configuration_is_one_line_that_names_the_variable() {
     const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://me:s3cret@127.0.0.1:1/auth");
     const PEER: (&str, &str) = ("TASK_SERVICE_URL", "http://127.0.0.1:1");
+    const SMTP: (&str, &str) = ("SMTP_URL", "smtps://u:s3cret@mail.example.com");
+    const FROM: (&str, &str) = ("MAIL_FROM", "no-reply@example.com");
     const SEAL: (&str, &str) = ("KEY_ENCRYPTION_KEY", KEY);
     // A certificate and the key of another.
     let directory = tempfile::tempdir().unwrap();
@@ -51,6 +53,13 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
         (vec![DATABASE, PEER, SEAL, ("REFRESH_TOKEN_TTL", "31d")], "REFRESH_TOKEN_TTL"),
         (vec![DATABASE, PEER, SEAL, ("SIGN_UP", "maybe")], "SIGN_UP"),
         (vec![DATABASE, PEER, SEAL, ("SMTP_URL", "http://u:s3cret@mail")], "SMTP_URL"),
+        (vec![DATABASE, PEER, SEAL, SMTP], "MAIL_FROM"),
+        (vec![DATABASE, PEER, SEAL, SMTP, ("MAIL_FROM", "nobody")], "MAIL_FROM"),
+        (vec![DATABASE, PEER, SEAL, FROM, ("SMTP_URL", "smtp://u:s3cret@mail.example.com:587")], "SMTP_URL"),
+        (vec![DATABASE, PEER, SEAL, SMTP, FROM, ("SMTP_CA_FILE", "/nope")], "SMTP_CA_FILE"),
+        (vec![DATABASE, PEER, SEAL, SMTP, FROM, ("SMTP_CA_FILE", &key)], "SMTP_CA_FILE"),
+        (vec![DATABASE, PEER, SEAL, ("PASSWORD_RESET_LINK", "https://example.com/")], "PASSWORD_RESET_LINK"),
+        (vec![DATABASE, PEER, SEAL, ("EMAIL_VERIFICATION_LINK", "{token}")], "EMAIL_VERIFICATION_LINK"),
         (vec![("DATABASE_URL", "postgres://me:s3cret@tpw@127.0.0.1:1/auth"), PEER, SEAL], "DATABASE_URL"),
         (
             vec![
@@ -75,9 +84,12 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
             );
         }
     }
+    let with_mail = [DATABASE, PEER, SEAL, SMTP, FROM, ("SMTP_CA_FILE", certificate.as_str())];
     let good = [DATABASE, PEER, SEAL];
-    let run = run_program(Service::Auth, &["config", "check"], &good, "").await;
-    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:#?}");
+    for good in [&good[..], &with_mail] {
+        let run = run_program(Service::Auth, &["config", "check"], good, "").await;
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:#?}");
+    }
     let run = run_program(Service::Auth, &["config", "print"], &good, "").await;
     assert!(run.code == 0 && run.stdout.contains("KEY_ENCRYPTION_KEY=*") && !run.stdout.contains(KEY), "{run:#?}");
     let help = run_program(Service::Auth, &["serve", "--help"], &[], "").await;
@@ -95,6 +107,9 @@ async fn a_bad_configuration_is_one_line_that_names_the_variable() {
         "SMTP_URL",
         "MAIL_FROM",
         "MAIL_DIR",
+        "SMTP_CA_FILE",
+        "PASSWORD_RESET_LINK",
+        "EMAIL_VERIFICATION_LINK",
         "LOG_FORMAT",
         "RUST_LOG",
     ] {

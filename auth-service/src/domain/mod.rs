@@ -4,6 +4,8 @@ pub mod access_token;
 pub mod account;
 pub mod audit;
 pub mod login_key;
+pub mod mail;
+pub mod opaque_token;
 pub mod page;
 pub mod password;
 pub mod refresh_token;

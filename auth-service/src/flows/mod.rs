@@ -2,6 +2,7 @@
 
 mod account;
 mod administration;
+mod mails;
 mod refresh;
 mod roles;
 mod sign_in;

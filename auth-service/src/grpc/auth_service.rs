@@ -11,6 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{convert, page, parse};
+use crate::domain::opaque_token::OpaqueToken;
 use crate::domain::page::TimeCursor;
 use crate::domain::refresh_token::RefreshToken;
 use crate::errors::{flow_problem, not_implemented};
@@ -121,27 +122,47 @@ impl auth_service_server::AuthService for AuthService {
 
     async fn request_password_reset(
         &self,
-        _: Request<RequestPasswordResetRequest>,
+        request: Request<RequestPasswordResetRequest>,
     ) -> Result<Response<RequestPasswordResetResponse>, Status> {
-        not_implemented()
+        let origin = parse::origin(&request);
+        let asked = self.flows.password_reset_ask(&request.get_ref().email, &origin).await;
+        asked.map_err(|error| flow_problem("request_password_reset", &error))?;
+        Ok(Response::new(RequestPasswordResetResponse {}))
     }
 
     async fn reset_password(
         &self,
-        _: Request<ResetPasswordRequest>,
+        request: Request<ResetPasswordRequest>,
     ) -> Result<Response<ResetPasswordResponse>, Status> {
-        not_implemented()
+        let (origin, record) = (parse::origin(&request), request.extensions().get::<CallRecord>().cloned());
+        let request = request.into_inner();
+        let checked = parse::valid(&request);
+        let (token, new) = (OpaqueToken::presented(request.token), Zeroizing::new(request.new_password));
+        checked?;
+        let done = self.flows.password_reset(&token, &new, &origin).await;
+        note(record, done.map_err(|error| flow_problem("reset_password", &error))?);
+        Ok(Response::new(ResetPasswordResponse {}))
     }
 
     async fn request_email_verification(
         &self,
-        _: Request<RequestEmailVerificationRequest>,
+        request: Request<RequestEmailVerificationRequest>,
     ) -> Result<Response<RequestEmailVerificationResponse>, Status> {
-        not_implemented()
+        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let asked = self.flows.email_verification_ask(caller, &origin).await;
+        asked.map_err(|error| flow_problem("request_email_verification", &error))?;
+        Ok(Response::new(RequestEmailVerificationResponse {}))
     }
 
-    async fn verify_email(&self, _: Request<VerifyEmailRequest>) -> Result<Response<VerifyEmailResponse>, Status> {
-        not_implemented()
+    async fn verify_email(
+        &self,
+        request: Request<VerifyEmailRequest>,
+    ) -> Result<Response<VerifyEmailResponse>, Status> {
+        let (origin, record) = (parse::origin(&request), request.extensions().get::<CallRecord>().cloned());
+        let token = OpaqueToken::presented(request.into_inner().token);
+        let done = self.flows.email_verify(&token, &origin).await;
+        note(record, done.map_err(|error| flow_problem("verify_email", &error))?);
+        Ok(Response::new(VerifyEmailResponse {}))
     }
 
     async fn delete_me(&self, _: Request<DeleteMeRequest>) -> Result<Response<DeleteMeResponse>, Status> {

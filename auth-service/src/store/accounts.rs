@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
+use super::mails::verification_tokens_void_on_conn;
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::users::{USER_COLUMNS, UserRow};
@@ -155,6 +156,11 @@ pub(super) async fn account_update_on_conn(
     }
     if changed.is_empty() {
         return Ok((before, changed));
+    }
+    if columns.email.is_some() {
+        // Whoever reads the old mailbox has no say any more.
+        reset_tokens_void_on_conn(conn, id, now).await?;
+        verification_tokens_void_on_conn(conn, id).await?;
     }
     columns.updated_at = Some(now);
     diesel::update(users::table.find(id)).set(columns).execute(conn).await?;

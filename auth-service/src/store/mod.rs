@@ -6,6 +6,7 @@ pub mod administrators;
 pub mod audit;
 pub mod callers;
 pub mod login_keys;
+pub mod mails;
 pub mod refresh;
 pub mod role_admin;
 pub mod roles;
@@ -51,6 +52,9 @@ pub enum ChangeError {
     /// Nobody could administrate any more.
     #[error("the last active administrator")]
     LastAdministrator,
+    /// The token from a mail does not count, or not any more.
+    #[error("the mail's token is not valid")]
+    MailTokenInvalid,
     /// The account changed in between.
     #[error("the account changed in between")]
     Stale,

@@ -110,6 +110,29 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    mail_outbox (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        kind -> Varchar,
+        created_at -> Timestamptz,
+        next_attempt_at -> Timestamptz,
+        attempts -> Integer,
+    }
+}
+
+diesel::table! {
+    email_verification_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        email -> Varchar,
+        token_hash -> Varchar,
+        expires_at -> Timestamptz,
+        is_used -> Bool,
+        created_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(users -> roles (role_id));
 diesel::joinable!(role_permissions -> roles (role_id));
 diesel::joinable!(sessions -> users (user_id));
@@ -122,5 +145,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     refresh_tokens,
     password_reset_tokens,
     signing_keys,
-    audit_events
+    audit_events,
+    mail_outbox,
+    email_verification_tokens
 );

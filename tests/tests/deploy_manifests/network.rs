@@ -9,6 +9,8 @@ use crate::programs::settings;
 use crate::render;
 
 const POSTGRESQL: i32 = 5432;
+/// SMTP with TLS from the first byte, and with STARTTLS.
+const MAIL: [i32; 2] = [465, 587];
 const DNS: i32 = 53;
 
 fn policies(objects: &Objects) -> impl Iterator<Item = (&str, &NetworkPolicySpec)> {
@@ -105,8 +107,10 @@ fn no_rule_is_wider_than_its_ports() {
                 assert!(!ports.is_empty(), "{}: {name}: to every port", rendered.directory);
                 let anywhere = rule.to.is_none();
                 assert!(
-                    !anywhere || ports == [Some(IntOrString::Int(POSTGRESQL))],
-                    "{}: {name}: to anybody, other than PostgreSQL: {ports:?}",
+                    !anywhere
+                        || ports == [Some(IntOrString::Int(POSTGRESQL))]
+                        || name == "auth-service" && ports == MAIL.map(|port| Some(IntOrString::Int(port))),
+                    "{}: {name}: to anybody, other than PostgreSQL and mail: {ports:?}",
                     rendered.directory
                 );
             }

@@ -6,12 +6,13 @@ use std::path::Path;
 use tokio::process::Command;
 
 /// Every variable that a service reads; `RUST_LOG` is left to the person at the terminal.
-const VARIABLES: [&str; 34] = [
+const VARIABLES: [&str; 37] = [
     "ACCESS_TOKEN_TTL",
     "AUTH_SERVICE_CA_FILE",
     "AUTH_SERVICE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_URL",
+    "EMAIL_VERIFICATION_LINK",
     "HASHING_MEMORY_BUDGET_KIB",
     "HASHING_QUEUE",
     "JWT_AUDIENCE",
@@ -30,12 +31,14 @@ const VARIABLES: [&str; 34] = [
     "PASSWORD_HASH_MAX_PARALLELISM",
     "PASSWORD_HASH_MEMORY_KIB",
     "PASSWORD_HASH_PARALLELISM",
+    "PASSWORD_RESET_LINK",
     "PG_BIN_DIR",
     "REFRESH_TOKEN_TTL",
     "SESSION_TTL",
     "SHUTDOWN_DRAIN",
     "SHUTDOWN_PROPAGATION",
     "SIGN_UP",
+    "SMTP_CA_FILE",
     "SMTP_URL",
     "TASK_SERVICE_URL",
     "TLS_CERT_FILE",

@@ -1,0 +1,67 @@
+//! What is done by mail: a new password for who forgot the old one, and showing that an address is one's own.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use crate::domain::account::Email;
+use crate::domain::opaque_token::OpaqueToken;
+use crate::domain::password::check_new_password;
+use crate::store::callers::Caller;
+
+use super::{FlowError, Flows, Origin, now};
+
+/// An answer about an address comes no sooner, so that its time does not tell whether there is an account: with one there is
+/// more to write.
+const ANSWER_AFTER: Duration = Duration::from_millis(100);
+
+impl Flows {
+    /// Has a mail sent to whoever wants a new password, if there is an active account with the address; the answer does not
+    /// tell.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn password_reset_ask(&self, email: &str, origin: &Origin) -> Result<(), FlowError> {
+        let answer_at = Instant::now() + ANSWER_AFTER;
+        // What is no address is nobody's.
+        if let Ok(email) = Email::parse(email) {
+            self.store.password_reset_ask(&email, origin, now()).await?;
+        }
+        sleep_until(answer_at).await;
+        Ok(())
+    }
+
+    /// Sets a new password with the token from a mail, and ends all sessions. Gives whose account it is.
+    ///
+    /// # Errors
+    /// [`crate::store::ChangeError::MailTokenInvalid`], [`FlowError::NewPassword`].
+    pub async fn password_reset(
+        &self,
+        token: &OpaqueToken,
+        new_password: &str,
+        origin: &Origin,
+    ) -> Result<Uuid, FlowError> {
+        let user = self.store.reset_token_find(&token.hash(), now()).await?;
+        check_new_password(new_password, &user.email, &user.username)?;
+        // Only who has a good token makes us hash.
+        let hash = self.hashing.hash(new_password).await?;
+        Ok(self.store.password_reset(&token.hash(), &hash, origin, now()).await?)
+    }
+
+    /// Has a mail sent to the caller's address, unless that is verified.
+    ///
+    /// # Errors
+    /// The database; [`FlowError::CallerGone`].
+    pub async fn email_verification_ask(&self, caller: Caller, origin: &Origin) -> Result<(), FlowError> {
+        Ok(self.store.email_verification_ask(caller, origin, now()).await?)
+    }
+
+    /// Marks an address as verified with the token from a mail to it. Gives whose account it is.
+    ///
+    /// # Errors
+    /// [`crate::store::ChangeError::MailTokenInvalid`]
+    pub async fn email_verify(&self, token: &OpaqueToken, origin: &Origin) -> Result<Uuid, FlowError> {
+        Ok(self.store.email_verify(&token.hash(), origin, now()).await?)
+    }
+}

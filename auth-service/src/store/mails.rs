@@ -1,0 +1,384 @@
+//! Mails with a token: asked for, claimed by one replica at a time, and what their tokens do when they come back.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::count_star;
+use diesel::prelude::*;
+use diesel::sql_types::{Integer, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
+use service_kit::database::DatabaseError;
+use uuid::Uuid;
+
+use super::accounts::{account_on_conn, reset_tokens_void_on_conn};
+use super::audit::audit_insert_on_conn;
+use super::callers::{Caller, caller_check_on_conn};
+use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
+use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::{AuthStore, ChangeError};
+use crate::domain::account::Email;
+use crate::domain::audit::{Actor, Event, Origin, Target};
+use crate::domain::mail::{MOST_PER_HOUR, MailKind, TOKEN_TTL};
+use crate::domain::user::User;
+
+/// `password_reset_tokens.hash_algorithm` of what this program writes.
+const HASH: &str = "sha256";
+
+/// A mail that this replica is to send.
+#[derive(Debug, Clone)]
+pub struct ClaimedMail {
+    /// The row of the outbox.
+    pub id: Uuid,
+    /// What it is for; `None`: a newer program asked for it.
+    pub kind: Option<MailKind>,
+    /// Since when it waits.
+    pub created_at: DateTime<Utc>,
+    /// Which attempt this is, from 1.
+    pub attempt: i32,
+    /// Where to; `None`: nothing is to be sent any more, because the account is inactive or the address is verified.
+    pub to: Option<(String, String)>,
+}
+
+#[derive(QueryableByName)]
+struct ClaimedRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+    #[diesel(sql_type = Integer)]
+    attempts: i32,
+}
+
+/// Another replica skips a row that is being claimed; the lease brings it back when the one that claimed it dies.
+const CLAIM: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attempt_at = $2 WHERE id = (
+        SELECT id FROM mail_outbox WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) RETURNING id, user_id, kind, created_at, attempts";
+
+impl AuthStore {
+    /// Puts a mail for whoever wants a new password into the outbox and voids the tokens that are out. Gives whose account it
+    /// is; `None`: there is no active one with the address. The request is in the audit trail in any case.
+    pub async fn password_reset_ask(
+        &self,
+        email: &Email,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Uuid>, ChangeError> {
+        self.database
+            .transaction("password_reset_ask", async |conn| {
+                let exact = users::email.eq(email.as_str());
+                let folded = users::email_key.eq(email.key()).assume_not_null();
+                // The account in this very spelling comes first: legacy accounts may differ by case alone.
+                let found: Option<Uuid> = users::table
+                    .filter(exact.or(folded).and(users::is_active))
+                    .order((exact.desc(), users::id))
+                    .select(users::id)
+                    .for_no_key_update()
+                    .first(conn)
+                    .await
+                    .optional()?;
+                let event = Event {
+                    actor: Actor::Anonymous,
+                    action: AuditAction::PasswordResetRequest,
+                    target: found.map(Target::User),
+                    reason: found.is_none().then_some("NO_ACTIVE_ACCOUNT"),
+                    changed_fields: Vec::new(),
+                };
+                audit_insert_on_conn(conn, &event, origin, now).await?;
+                if let Some(user_id) = found {
+                    reset_tokens_void_on_conn(conn, user_id, now).await?;
+                    mail_ask_on_conn(conn, user_id, MailKind::PasswordReset, now).await?;
+                }
+                Ok::<_, ChangeError>(found)
+            })
+            .await
+    }
+
+    /// Puts a mail to the caller's own address into the outbox, unless that is verified.
+    pub async fn email_verification_ask(
+        &self,
+        caller: Caller,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<(), ChangeError> {
+        self.database
+            .transaction("email_verification_ask", async |conn| {
+                caller_check_on_conn(conn, caller, now).await?;
+                let is_verified: bool = users::table
+                    .find(caller.user_id)
+                    .select(users::email_verified)
+                    .for_no_key_update()
+                    .first(conn)
+                    .await?;
+                if is_verified {
+                    return Ok(());
+                }
+                verification_tokens_void_on_conn(conn, caller.user_id).await?;
+                mail_ask_on_conn(conn, caller.user_id, MailKind::EmailVerification, now).await?;
+                let target = Target::User(caller.user_id);
+                let event = Event::done(caller.actor(), AuditAction::EmailVerificationRequest, target);
+                audit_insert_on_conn(conn, &event, origin, now).await?;
+                Ok::<_, ChangeError>(())
+            })
+            .await
+    }
+
+    /// The next mail that is due, kept from other replicas for the time of the `lease`, with a new token of this hash; older
+    /// tokens of its kind are void from here on.
+    pub async fn mail_claim(
+        &self,
+        token_hash: &str,
+        lease: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<Option<ClaimedMail>, ChangeError> {
+        self.database
+            .transaction("mail_claim", async |conn| {
+                let row: Option<ClaimedRow> = diesel::sql_query(CLAIM)
+                    .bind::<Timestamptz, _>(now)
+                    .bind::<Timestamptz, _>(now + lease)
+                    .get_result(conn)
+                    .await
+                    .optional()?;
+                let Some(row) = row else { return Ok(None) };
+                let kind = MailKind::from_stored(&row.kind);
+                let user = account_on_conn(conn, row.user_id).await?;
+                let is_wanted = match kind {
+                    Some(MailKind::PasswordReset) => user.is_active,
+                    Some(MailKind::EmailVerification) => user.is_active && !user.email_verified,
+                    None => false,
+                };
+                if let Some(kind) = kind.filter(|_| is_wanted) {
+                    token_insert_on_conn(conn, kind, &user, token_hash, now).await?;
+                }
+                let to = is_wanted.then_some((user.email, user.username));
+                let ClaimedRow { id, created_at, attempts, .. } = row;
+                Ok::<_, ChangeError>(Some(ClaimedMail { id, kind, created_at, attempt: attempts, to }))
+            })
+            .await
+    }
+
+    /// Takes a mail out of the outbox: it was sent, or given up. One that was asked for anew meanwhile has another id.
+    pub async fn mail_remove(&self, id: Uuid) -> Result<(), DatabaseError> {
+        self.database
+            .run("mail_remove", async |conn| {
+                diesel::delete(mail_outbox::table.find(id)).execute(conn).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Tries a mail again later.
+    pub async fn mail_postpone(&self, id: Uuid, until: DateTime<Utc>) -> Result<(), DatabaseError> {
+        self.database
+            .run("mail_postpone", async |conn| {
+                diesel::update(mail_outbox::table.find(id))
+                    .set(mail_outbox::next_attempt_at.eq(until))
+                    .execute(conn)
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// How many mails wait.
+    pub async fn mails_waiting(&self) -> Result<i64, DatabaseError> {
+        self.database
+            .run("mails_waiting", async |conn| Ok(mail_outbox::table.select(count_star()).first(conn).await?))
+            .await
+    }
+
+    /// Whose account an open token for a new password is of.
+    pub async fn reset_token_find(&self, token_hash: &str, now: DateTime<Utc>) -> Result<User, ChangeError> {
+        self.database
+            .run("reset_token_find", async |conn| {
+                let id: Option<Uuid> = password_reset_tokens::table
+                    .filter(open_reset_token(token_hash, now))
+                    .select(password_reset_tokens::user_id)
+                    .first(conn)
+                    .await
+                    .optional()?;
+                let user = account_on_conn(conn, id.ok_or(ChangeError::MailTokenInvalid)?).await?;
+                if user.is_active { Ok(user) } else { Err(ChangeError::MailTokenInvalid) }
+            })
+            .await
+    }
+
+    /// Gives the account of an open token a new hash, uses the token up and ends all sessions. Of two with one token one wins.
+    pub async fn password_reset(
+        &self,
+        token_hash: &str,
+        new_hash: &str,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Uuid, ChangeError> {
+        self.database
+            .transaction("password_reset", async |conn| {
+                let used: Option<Uuid> = diesel::update(password_reset_tokens::table)
+                    .filter(open_reset_token(token_hash, now))
+                    .set((password_reset_tokens::is_used.eq(true), password_reset_tokens::updated_at.eq(now)))
+                    .returning(password_reset_tokens::user_id)
+                    .get_result(conn)
+                    .await
+                    .optional()?;
+                let user_id = used.ok_or(ChangeError::MailTokenInvalid)?;
+                let updated = diesel::update(users::table.find(user_id).filter(users::is_active))
+                    .set((users::password_hash.eq(new_hash), users::updated_at.eq(now)))
+                    .execute(conn)
+                    .await?;
+                if updated == 0 {
+                    return Err(ChangeError::MailTokenInvalid);
+                }
+                reset_tokens_void_on_conn(conn, user_id, now).await?;
+                user_sessions_end_on_conn(conn, user_id, EndReason::PasswordChanged, now).await?;
+                let event = Event::done(Actor::User(user_id), AuditAction::PasswordReset, Target::User(user_id));
+                audit_insert_on_conn(conn, &event, origin, now).await?;
+                Ok(user_id)
+            })
+            .await
+    }
+
+    /// Marks the address of an open token as verified, if the account still has it. Gives whose account it is.
+    pub async fn email_verify(
+        &self,
+        token_hash: &str,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Uuid, ChangeError> {
+        self.database
+            .transaction("email_verify", async |conn| {
+                let open = email_verification_tokens::token_hash
+                    .eq(token_hash)
+                    .and(email_verification_tokens::is_used.eq(false))
+                    .and(email_verification_tokens::expires_at.gt(now));
+                let used: Option<(Uuid, String)> = diesel::update(email_verification_tokens::table)
+                    .filter(open)
+                    .set(email_verification_tokens::is_used.eq(true))
+                    .returning((email_verification_tokens::user_id, email_verification_tokens::email))
+                    .get_result(conn)
+                    .await
+                    .optional()?;
+                let (user_id, email) = used.ok_or(ChangeError::MailTokenInvalid)?;
+                let meant = users::table.find(user_id).filter(users::is_active.and(users::email.eq(email)));
+                let updated = diesel::update(meant)
+                    .set((users::email_verified.eq(true), users::updated_at.eq(now)))
+                    .execute(conn)
+                    .await?;
+                if updated == 0 {
+                    return Err(ChangeError::MailTokenInvalid);
+                }
+                let event = Event::done(Actor::User(user_id), AuditAction::EmailVerify, Target::User(user_id));
+                audit_insert_on_conn(conn, &event.changing(&["email_verified"]), origin, now).await?;
+                Ok(user_id)
+            })
+            .await
+    }
+}
+
+type OpenResetToken<'a> = diesel::dsl::And<
+    diesel::dsl::And<
+        diesel::dsl::Eq<password_reset_tokens::token_hash, &'a str>,
+        diesel::dsl::Eq<password_reset_tokens::is_used, bool>,
+    >,
+    diesel::dsl::Gt<password_reset_tokens::expires_at, DateTime<Utc>>,
+>;
+
+fn open_reset_token(token_hash: &str, now: DateTime<Utc>) -> OpenResetToken<'_> {
+    password_reset_tokens::token_hash
+        .eq(token_hash)
+        .and(password_reset_tokens::is_used.eq(false))
+        .and(password_reset_tokens::expires_at.gt(now))
+}
+
+/// Puts a mail into the outbox, in place of one of its kind that still waits. Nothing when the account had enough of them.
+async fn mail_ask_on_conn(
+    conn: &mut AsyncPgConnection,
+    user_id: Uuid,
+    kind: MailKind,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    let since = now - TimeDelta::hours(1);
+    let recent: i64 = match kind {
+        MailKind::PasswordReset => {
+            let of = password_reset_tokens::user_id.eq(user_id).and(password_reset_tokens::created_at.gt(since));
+            password_reset_tokens::table.filter(of).select(count_star()).first(conn).await?
+        }
+        MailKind::EmailVerification => {
+            let of =
+                email_verification_tokens::user_id.eq(user_id).and(email_verification_tokens::created_at.gt(since));
+            email_verification_tokens::table.filter(of).select(count_star()).first(conn).await?
+        }
+    };
+    if recent >= MOST_PER_HOUR {
+        metrics::counter!("mails_suppressed_total", "kind" => kind.as_str()).increment(1);
+        return Ok(());
+    }
+    let waiting = (
+        mail_outbox::id.eq(Uuid::now_v7()),
+        mail_outbox::created_at.eq(now),
+        mail_outbox::next_attempt_at.eq(now),
+        mail_outbox::attempts.eq(0),
+    );
+    diesel::insert_into(mail_outbox::table)
+        .values((mail_outbox::user_id.eq(user_id), mail_outbox::kind.eq(kind.as_str()), waiting))
+        .on_conflict((mail_outbox::user_id, mail_outbox::kind))
+        .do_update()
+        .set(waiting)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A new token of an account; those before it are void.
+async fn token_insert_on_conn(
+    conn: &mut AsyncPgConnection,
+    kind: MailKind,
+    user: &User,
+    token_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    match kind {
+        MailKind::PasswordReset => {
+            reset_tokens_void_on_conn(conn, user.id, now).await?;
+            diesel::insert_into(password_reset_tokens::table)
+                .values((
+                    password_reset_tokens::id.eq(Uuid::now_v7()),
+                    password_reset_tokens::user_id.eq(user.id),
+                    password_reset_tokens::token_hash.eq(token_hash),
+                    password_reset_tokens::expires_at.eq(now + TOKEN_TTL),
+                    password_reset_tokens::created_at.eq(now),
+                    password_reset_tokens::updated_at.eq(now),
+                    password_reset_tokens::hash_algorithm.eq(HASH),
+                ))
+                .execute(conn)
+                .await?;
+        }
+        MailKind::EmailVerification => {
+            verification_tokens_void_on_conn(conn, user.id).await?;
+            diesel::insert_into(email_verification_tokens::table)
+                .values((
+                    email_verification_tokens::id.eq(Uuid::now_v7()),
+                    email_verification_tokens::user_id.eq(user.id),
+                    email_verification_tokens::email.eq(&user.email),
+                    email_verification_tokens::token_hash.eq(token_hash),
+                    email_verification_tokens::expires_at.eq(now + TOKEN_TTL),
+                    email_verification_tokens::created_at.eq(now),
+                ))
+                .execute(conn)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Voids what is out to verify an address with.
+pub(super) async fn verification_tokens_void_on_conn(
+    conn: &mut AsyncPgConnection,
+    user_id: Uuid,
+) -> Result<(), ChangeError> {
+    let open = email_verification_tokens::table
+        .filter(email_verification_tokens::user_id.eq(user_id).and(email_verification_tokens::is_used.eq(false)));
+    diesel::update(open).set(email_verification_tokens::is_used.eq(true)).execute(conn).await?;
+    Ok(())
+}
