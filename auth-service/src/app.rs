@@ -74,6 +74,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
         hashing: HashingPool::start(args.passwords.pool(&args.hashing))
             .context("the hashing threads cannot be started")?,
         keys: keys.clone(),
+        sealing: Arc::clone(&sealing),
         settings: Arc::new(args.tokens.settings()),
         sign_up_open: args.accounts.sign_up == SignUpPolicy::Open,
         unusable_hashes: UnusableHashes::default(),
@@ -112,8 +113,14 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             RoleServiceServer::new(RoleService::new(flows.clone(), Arc::clone(&page_tokens)))
                 .max_decoding_message_size(MESSAGE_LIMIT),
         )
-        .add_service(TokenServiceServer::new(TokenService::new(keys)).max_decoding_message_size(MESSAGE_LIMIT))
-        .add_service(ServiceAccountServiceServer::new(ServiceAccountService).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(
+            TokenServiceServer::new(TokenService::new(flows.clone(), verifier.clone()))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
+        .add_service(
+            ServiceAccountServiceServer::new(ServiceAccountService::new(flows.clone(), Arc::clone(&page_tokens)))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
         .add_service(
             AuditServiceServer::new(AuditService::new(flows, page_tokens)).max_decoding_message_size(MESSAGE_LIMIT),
         )

@@ -39,6 +39,10 @@ service_kit::reasons! {
         RoleNotFound = "ROLE_NOT_FOUND", NotFound, "There is no such role.";
         /// Another role has the name.
         RoleNameTaken = "ROLE_NAME_TAKEN", AlreadyExists, "Another role has this name.";
+        /// No such service account.
+        ServiceAccountNotFound = "SERVICE_ACCOUNT_NOT_FOUND", NotFound, "There is no such service account.";
+        /// Another service account has the name.
+        ServiceAccountNameTaken = "SERVICE_ACCOUNT_NAME_TAKEN", AlreadyExists, "Another service account has this name.";
         /// A system role cannot be changed so.
         RoleIsSystem = "ROLE_IS_SYSTEM", FailedPrecondition, "System roles cannot be renamed, deactivated or deleted.";
         /// Accounts have the role.
@@ -87,7 +91,9 @@ pub fn flow_problem(operation: &'static str, error: &FlowError) -> Problem {
             Problem::new(AuthReason::HashingBusy).retry_after(*retry_after)
         }
         FlowError::Keys(_) => Problem::new(AuthReason::KeysUnavailable).retry_after(KEYS_RETRY),
-        FlowError::Hashing(HashingBusy::Gone) | FlowError::Crypto(_) => status::internal_problem(operation, error),
+        FlowError::Hashing(HashingBusy::Gone) | FlowError::Crypto(_) | FlowError::StoredKeys(_) => {
+            status::internal_problem(operation, error)
+        }
         FlowError::Database(error) => status::database_problem(operation, error),
     }
 }
@@ -109,6 +115,9 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
         ChangeError::RoleIsSystem => AuthReason::RoleIsSystem.into(),
         ChangeError::RoleInUse => AuthReason::RoleInUse.into(),
         ChangeError::LastAdministrator => AuthReason::LastAdministrator.into(),
+        ChangeError::ServiceAccountNotFound => AuthReason::ServiceAccountNotFound.into(),
+        ChangeError::ServiceAccountNameTaken => Problem::new(AuthReason::ServiceAccountNameTaken)
+            .field("name", "expected a name that no service account has"),
         ChangeError::MailTokenInvalid => Problem::new(AuthReason::MailTokenInvalid)
             .field("token", "expected the token of the newest mail, within one hour"),
         ChangeError::Stale => AuthReason::CredentialsInvalid.into(),

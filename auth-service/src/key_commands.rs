@@ -10,11 +10,9 @@ use service_kit::database::Database;
 use service_kit::telemetry;
 
 use crate::config::{KeyArgs, TokenArgs};
-use crate::domain::signing_key::{KeyState, StoredKey};
+use crate::domain::audit::Origin;
+use crate::domain::signing_key::{AFTER_LAST_TOKEN, KeyState, StoredKey};
 use crate::store::AuthStore;
-
-/// After the last token of a key has ended it stays published this long: the leeway of clocks, and some.
-const AFTER_LAST_TOKEN: TimeDelta = TimeDelta::seconds(60);
 
 /// `keys list`.
 #[derive(Debug, clap::Args)]
@@ -62,7 +60,13 @@ pub async fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
     let (overlap, access_ttl) =
         (TimeDelta::from_std(args.activate_in)?, TimeDelta::from_std(args.tokens.access_token_ttl)?);
     store
-        .signing_key_rotate(&args.keys.key_encryption_key.sealing, Utc::now(), overlap, access_ttl + AFTER_LAST_TOKEN)
+        .signing_key_rotate(
+            None,
+            &args.keys.key_encryption_key.sealing,
+            (overlap, access_ttl + AFTER_LAST_TOKEN),
+            &Origin::default(),
+            Utc::now(),
+        )
         .await?;
     print(&store.signing_keys_list().await?, args.output);
     Ok(ExitCode::SUCCESS)

@@ -32,6 +32,8 @@ pub struct Principal {
     pub permissions: BTreeSet<String>,
     /// Id of the token (`jti`).
     pub token_id: String,
+    /// When the token was issued.
+    pub issued_at: SystemTime,
     /// When the token ends.
     pub expires_at: SystemTime,
 }
@@ -48,6 +50,7 @@ impl TryFrom<Claims> for Principal {
 
     fn try_from(claims: Claims) -> Result<Self, TokenError> {
         let uuid = |text: &str| Uuid::try_parse(text).map_err(|_| TokenError::Invalid("a claim is not a UUID"));
+        let time = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX) * 2));
         let session_id = claims.sid.as_deref().map(uuid).transpose()?;
         Ok(Self {
             id: uuid(&claims.sub)?,
@@ -56,7 +59,8 @@ impl TryFrom<Claims> for Principal {
             role: claims.role,
             permissions: claims.permissions,
             token_id: claims.jti,
-            expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp.min(u64::from(u32::MAX) * 2)),
+            issued_at: time(claims.iat),
+            expires_at: time(claims.exp),
         })
     }
 }

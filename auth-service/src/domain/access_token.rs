@@ -28,13 +28,13 @@ pub struct TokenSettings {
 /// For whom a token is.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// The user.
-    pub user_id: Uuid,
-    /// The session.
-    pub session_id: Uuid,
-    /// Name of the user's role.
+    /// The user or the service account.
+    pub id: Uuid,
+    /// The user's session; `None` for a service account.
+    pub session_id: Option<Uuid>,
+    /// Name of the user's role; empty for a service account.
     pub role: String,
-    /// What the role may do.
+    /// What the role or the service account may do.
     pub permissions: BTreeSet<String>,
 }
 
@@ -70,12 +70,12 @@ pub fn issue(
     let claims = Claims {
         iss: settings.issuer.clone(),
         aud: settings.audience.clone(),
-        sub: subject.user_id.to_string(),
+        sub: subject.id.to_string(),
         exp: expires,
         iat: issued_at,
         nbf: issued_at,
         jti: Uuid::new_v4().to_string(),
-        sid: Some(subject.session_id.to_string()),
+        sid: subject.session_id.map(|id| id.to_string()),
         role: subject.role,
         permissions: subject.permissions,
     };
@@ -116,8 +116,8 @@ mod tests {
             session_ttl: Duration::ZERO,
         };
         let subject = Subject {
-            user_id: Uuid::now_v7(),
-            session_id: Uuid::now_v7(),
+            id: Uuid::now_v7(),
+            session_id: Some(Uuid::now_v7()),
             role: "admin".to_owned(),
             permissions: BTreeSet::from(["tasks.read".to_owned()]),
         };
@@ -126,7 +126,7 @@ mod tests {
         let verifier = Verifier::new(VerifierConfig::new("auth-service", "internal"), Ring(stored));
         tokio::spawn(verifier.clone().run(tokio_util::sync::CancellationToken::new()));
         let principal = verifier.verify(&token.text).await.unwrap();
-        assert_eq!((principal.id, principal.session_id), (subject.user_id, Some(subject.session_id)));
+        assert_eq!((principal.id, principal.session_id), (subject.id, subject.session_id));
         assert_eq!((&principal.role, &principal.permissions), (&subject.role, &subject.permissions));
         assert_eq!(token.expires_at.timestamp() - now.timestamp(), 900);
         assert!(issue(subject, &settings, &KeyRing::default(), now).is_err());

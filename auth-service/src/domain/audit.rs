@@ -22,6 +22,8 @@ pub enum Actor {
     Anonymous,
     /// A person.
     User(Uuid),
+    /// A program.
+    ServiceAccount(Uuid),
     /// The service itself, or an operator on its command line.
     System,
 }
@@ -35,6 +37,10 @@ pub enum Target {
     Session(Uuid),
     /// A role.
     Role(Uuid),
+    /// A service account.
+    ServiceAccount(Uuid),
+    /// A signing key, by its kid.
+    SigningKey(String),
 }
 
 /// What happened.
@@ -72,6 +78,7 @@ impl Actor {
         match self {
             Self::Anonymous => (PrincipalType::Anonymous, None),
             Self::User(id) => (PrincipalType::User, Some(id)),
+            Self::ServiceAccount(id) => (PrincipalType::ServiceAccount, Some(id)),
             Self::System => (PrincipalType::System, None),
         }
     }
@@ -84,6 +91,8 @@ impl Target {
             Self::User(id) => (AuditTargetType::User, id.to_string()),
             Self::Session(id) => (AuditTargetType::Session, id.to_string()),
             Self::Role(id) => (AuditTargetType::Role, id.to_string()),
+            Self::ServiceAccount(id) => (AuditTargetType::ServiceAccount, id.to_string()),
+            Self::SigningKey(kid) => (AuditTargetType::SigningKey, kid.clone()),
         }
     }
 }

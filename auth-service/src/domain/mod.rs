@@ -11,6 +11,7 @@ pub mod password;
 pub mod refresh_token;
 pub mod role;
 pub mod sealing;
+pub mod service_account;
 pub mod signing_key;
 pub mod user;
 pub mod user_list;

@@ -6,13 +6,18 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::EncodingKey;
 
 use super::sealing::{CryptoFailure, OpenError, SealingKey};
 
 /// `signing_keys.algorithm` and the `alg` of tokens.
 pub const ED25519_ALGORITHM: &str = "EdDSA";
+
+/// After the last token of a key has ended it stays published this long: the leeway of clocks, and some.
+pub const AFTER_LAST_TOKEN: TimeDelta = TimeDelta::seconds(60);
+/// A new key is published this long before it signs, so that every service has fetched it.
+pub const ACTIVATE_IN: TimeDelta = TimeDelta::minutes(5);
 
 /// A key as it is stored.
 #[derive(Debug, Clone)]

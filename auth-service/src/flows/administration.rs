@@ -7,7 +7,7 @@ use crate::domain::page::TimeCursor;
 use crate::domain::user::{User, UserCounts};
 use crate::domain::user_list::{UserCursor, UserQuery};
 use crate::store::accounts::AccountChange;
-use crate::store::callers::Caller;
+use crate::store::callers::Acting;
 
 use super::account::account_refused;
 use super::{FlowError, Flows, Origin, now};
@@ -17,7 +17,7 @@ impl Flows {
     ///
     /// # Errors
     /// The database, or the caller may not.
-    pub async fn get_users(&self, caller: Caller, ids: &[Uuid]) -> Result<Result<Vec<User>, usize>, FlowError> {
+    pub async fn get_users(&self, caller: Acting, ids: &[Uuid]) -> Result<Result<Vec<User>, usize>, FlowError> {
         Ok(self.store.users_get(caller, ids, now()).await?)
     }
 
@@ -27,7 +27,7 @@ impl Flows {
     /// [`FlowError::EmailTaken`], [`FlowError::UsernameTaken`], no such account, or the caller may not.
     pub async fn update_user(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         change: &AccountChange,
         origin: &Origin,
@@ -41,7 +41,7 @@ impl Flows {
     /// No such account, the last administrator, or the caller may not.
     pub async fn set_user_active(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         is_active: bool,
         origin: &Origin,
@@ -53,7 +53,7 @@ impl Flows {
     ///
     /// # Errors
     /// No such account or role, the last administrator, or the caller may not.
-    pub async fn assign_role(&self, caller: Caller, id: Uuid, role: &str, origin: &Origin) -> Result<User, FlowError> {
+    pub async fn assign_role(&self, caller: Acting, id: Uuid, role: &str, origin: &Origin) -> Result<User, FlowError> {
         Ok(self.store.user_assign_role(caller, id, role, origin, now()).await?)
     }
 
@@ -63,7 +63,7 @@ impl Flows {
     /// The database, or the caller may not.
     pub async fn list_users(
         &self,
-        caller: Caller,
+        caller: Acting,
         query: &UserQuery,
         behind: Option<&UserCursor>,
         limit: i64,
@@ -75,7 +75,7 @@ impl Flows {
     ///
     /// # Errors
     /// The database, or the caller may not.
-    pub async fn count_users(&self, caller: Caller) -> Result<UserCounts, FlowError> {
+    pub async fn count_users(&self, caller: Acting) -> Result<UserCounts, FlowError> {
         Ok(self.store.users_count(caller, now()).await?)
     }
 
@@ -85,7 +85,7 @@ impl Flows {
     /// The database, or the caller may not.
     pub async fn list_audit_events(
         &self,
-        caller: Caller,
+        caller: Acting,
         filter: &AuditFilter,
         behind: Option<TimeCursor>,
         limit: i64,

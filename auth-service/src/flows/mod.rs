@@ -7,6 +7,7 @@ mod refresh;
 mod roles;
 mod sign_in;
 mod sign_up;
+mod tokens;
 mod unusable_hashes;
 
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::domain::access_token::{self, AccessToken, NoSigningKey, Subject, Toke
 use crate::domain::audit::{Event, Origin};
 use crate::domain::password::{HashingBusy, HashingPool, PasswordProblem};
 use crate::domain::refresh_token::RefreshToken;
-use crate::domain::sealing::CryptoFailure;
-use crate::domain::signing_key::KeyRing;
+use crate::domain::sealing::{CryptoFailure, SealingKey};
+use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::domain::user::User;
 use crate::keys::Keys;
 use crate::store::callers::Caller;
@@ -28,6 +29,7 @@ use crate::store::sessions::NewSession;
 use crate::store::{AuthStore, ChangeError};
 
 pub use sign_up::{SignUp, name_taken};
+pub use tokens::ProgramToken;
 pub use unusable_hashes::UnusableHashes;
 
 /// Why a call could not do its work. The first three are the caller's to know; the rest is told in general words.
@@ -63,6 +65,9 @@ pub enum FlowError {
     /// Nothing to sign with.
     #[error(transparent)]
     Keys(#[from] NoSigningKey),
+    /// The stored signing keys do not open.
+    #[error(transparent)]
+    StoredKeys(KeyRingError),
     /// The cryptographic library.
     #[error(transparent)]
     Crypto(#[from] CryptoFailure),
@@ -90,6 +95,8 @@ pub struct Flows {
     pub hashing: HashingPool,
     /// The keys.
     pub keys: Keys,
+    /// What seals new keys.
+    pub sealing: Arc<SealingKey>,
     /// Who issues tokens and how long they last.
     pub settings: Arc<TokenSettings>,
     /// Whether strangers may sign up.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::domain::role::{NewRole, Role, RoleChange};
 use crate::store::ChangeError;
-use crate::store::callers::Caller;
+use crate::store::callers::Acting;
 
 use super::{FlowError, Flows, Origin, now};
 
@@ -13,7 +13,7 @@ impl Flows {
     ///
     /// # Errors
     /// A taken name, or the caller may not.
-    pub async fn create_role(&self, caller: Caller, role: &NewRole, origin: &Origin) -> Result<Role, FlowError> {
+    pub async fn create_role(&self, caller: Acting, role: &NewRole, origin: &Origin) -> Result<Role, FlowError> {
         Ok(self.store.role_create(caller, role, origin, now()).await.map_err(role_refused)?)
     }
 
@@ -21,7 +21,7 @@ impl Flows {
     ///
     /// # Errors
     /// No such role, or the caller may not.
-    pub async fn get_role(&self, caller: Caller, id: Uuid) -> Result<Role, FlowError> {
+    pub async fn get_role(&self, caller: Acting, id: Uuid) -> Result<Role, FlowError> {
         Ok(self.store.role_get(caller, id, now()).await?)
     }
 
@@ -29,7 +29,7 @@ impl Flows {
     ///
     /// # Errors
     /// The database, or the caller may not.
-    pub async fn list_roles(&self, caller: Caller, behind: Option<&str>, limit: i64) -> Result<Vec<Role>, FlowError> {
+    pub async fn list_roles(&self, caller: Acting, behind: Option<&str>, limit: i64) -> Result<Vec<Role>, FlowError> {
         Ok(self.store.roles_list(caller, behind, limit, now()).await?)
     }
 
@@ -39,7 +39,7 @@ impl Flows {
     /// No such role, a system role, a taken name, or the caller may not.
     pub async fn update_role(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         change: &RoleChange,
         origin: &Origin,
@@ -51,7 +51,7 @@ impl Flows {
     ///
     /// # Errors
     /// No such role, a system role, one that is in use, or the caller may not.
-    pub async fn delete_role(&self, caller: Caller, id: Uuid, origin: &Origin) -> Result<(), FlowError> {
+    pub async fn delete_role(&self, caller: Acting, id: Uuid, origin: &Origin) -> Result<(), FlowError> {
         Ok(self.store.role_delete(caller, id, origin, now()).await.map_err(role_refused)?)
     }
 }

@@ -13,7 +13,7 @@ use super::unusable_hashes::Unusable;
 use super::{Event, FlowError, Flows, NewlySignedIn, Origin, now};
 
 /// The reason of the error, as the audit trail says it too.
-const CREDENTIALS_INVALID: &str = "CREDENTIALS_INVALID";
+pub(super) const CREDENTIALS_INVALID: &str = "CREDENTIALS_INVALID";
 
 /// No login is longer: e-mail addresses have 255 characters at most, of 4 bytes at most.
 const LONGEST_LOGIN: usize = 1024;

@@ -31,7 +31,7 @@ impl audit_service_server::AuditService for AuditService {
         &self,
         request: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let request = request.into_inner();
         let (filter, bound) = parse::audit_filter(caller, &request)?;
         let asked = page::Asked { size: request.page_size, token: &request.page_token };

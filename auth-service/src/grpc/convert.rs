@@ -1,5 +1,6 @@
 //! Domain values into messages of auth.v1.
 
+use auth_client::{Principal, PrincipalKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -9,10 +10,14 @@ use uuid::Uuid;
 
 use crate::domain::audit::Recorded;
 use crate::domain::role::Role;
+use crate::domain::service_account::ServiceAccount;
 use crate::domain::signing_key::{KeyState, StoredKey};
 use crate::domain::user::{User, UserCounts};
-use crate::flows::IssuedTokens;
+use crate::flows::{IssuedTokens, ProgramToken};
 use crate::store::sessions::LivingSession;
+
+/// How clients send their tokens.
+const TOKEN_TYPE: &str = "Bearer";
 
 pub(super) fn user(user: User) -> v1::User {
     v1::User {
@@ -32,7 +37,7 @@ pub(super) fn tokens(tokens: IssuedTokens) -> v1::Tokens {
     v1::Tokens {
         access_token: tokens.access.text,
         refresh_token: tokens.refresh.reveal().to_owned(),
-        token_type: "Bearer".to_owned(),
+        token_type: TOKEN_TYPE.to_owned(),
         expires_in: tokens.access_ttl_seconds,
         access_expires_at: Some(from_utc(tokens.access.expires_at)),
         refresh_expires_at: Some(from_utc(tokens.refresh_expires_at)),
@@ -95,6 +100,53 @@ pub(super) fn audit_event(event: Recorded) -> v1::AuditEvent {
         user_agent: event.origin.user_agent.unwrap_or_default(),
         request_id: event.origin.request_id.unwrap_or_default(),
         changed_fields: event.changed_fields,
+    }
+}
+
+pub(super) fn service_account(account: ServiceAccount) -> v1::ServiceAccount {
+    let secrets = account.secrets.into_iter().map(|secret| v1::ServiceAccountSecret {
+        id: secret.id.to_string(),
+        created_at: Some(from_utc(secret.created_at)),
+        expires_at: secret.expires_at.map(from_utc),
+        last_used_at: secret.last_used_at.map(from_utc),
+    });
+    v1::ServiceAccount {
+        id: account.id.to_string(),
+        name: account.name,
+        client_id: account.client_id,
+        permissions: account.permissions.into_iter().collect(),
+        secrets: secrets.collect(),
+        last_used_at: account.last_used_at.map(from_utc),
+        created_at: Some(from_utc(account.created_at)),
+        updated_at: Some(from_utc(account.updated_at)),
+    }
+}
+
+pub(super) fn service_token(issued: ProgramToken) -> v1::IssueServiceTokenResponse {
+    v1::IssueServiceTokenResponse {
+        access_token: issued.access.text,
+        token_type: TOKEN_TYPE.to_owned(),
+        expires_in: issued.ttl_seconds,
+        access_expires_at: Some(from_utc(issued.access.expires_at)),
+        permissions: issued.permissions.into_iter().collect(),
+    }
+}
+
+/// A token that is good.
+pub(super) fn introspected(principal: Principal) -> v1::IntrospectTokenResponse {
+    let kind = match principal.kind {
+        PrincipalKind::User => v1::PrincipalType::User,
+        PrincipalKind::Service => v1::PrincipalType::ServiceAccount,
+    };
+    v1::IntrospectTokenResponse {
+        active: true,
+        principal: Some(v1::Principal { r#type: kind.into(), id: principal.id.to_string() }),
+        role: principal.role,
+        permissions: principal.permissions.into_iter().collect(),
+        session_id: principal.session_id.map(|id| id.to_string()).unwrap_or_default(),
+        token_id: principal.token_id,
+        issued_at: Some(from_utc(principal.issued_at.into())),
+        expires_at: Some(from_utc(principal.expires_at.into())),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use auth_client::{Principal, PrincipalKind};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use proto::auth::v1;
 use proto::field_mask;
 use proto::time::to_utc;
@@ -18,11 +18,12 @@ use crate::domain::account::{Email, Username};
 use crate::domain::audit::{AuditFilter, Origin};
 use crate::domain::password::check_new_password;
 use crate::domain::role::{self, NewRole, RoleChange, RoleName};
+use crate::domain::service_account::{self, NewServiceAccount};
 use crate::domain::user_list::{UserFilter, UserOrder, UserQuery};
 use crate::errors::{AuthReason, Problem};
 use crate::flows::SignUp;
 use crate::store::accounts::AccountChange;
-use crate::store::callers::Caller;
+use crate::store::callers::{Acting, Caller};
 
 /// Most characters of a user agent that are kept.
 const LONGEST_USER_AGENT: usize = 256;
@@ -126,7 +127,7 @@ pub(super) fn sessions(caller: Caller, request: &v1::ListSessionsRequest) -> Res
 
 /// Which events, and what their page tokens are bound to.
 pub(super) fn audit_filter(
-    caller: Caller,
+    caller: Acting,
     request: &v1::ListAuditEventsRequest,
 ) -> Result<(AuditFilter, Bound), Problem> {
     let mut violations = Violations::of(request);
@@ -159,7 +160,7 @@ pub(super) fn audit_filter(
         before,
     };
     let actions: Vec<u8> = filter.actions.iter().flat_map(|action| i32::from(*action).to_be_bytes()).collect();
-    let bound = Bound::new("audit events", caller.user_id.as_bytes())
+    let bound = Bound::new("audit events", caller.id().as_bytes())
         .part(request.actor_id.as_bytes())
         .part(request.target_id.as_bytes())
         .part(&request.target_type.to_be_bytes())
@@ -173,7 +174,7 @@ pub(super) fn audit_filter(
 }
 
 /// Which accounts in which order, and what their page tokens are bound to.
-pub(super) fn users(caller: Caller, request: &v1::ListUsersRequest) -> Result<(UserQuery, Bound), Problem> {
+pub(super) fn users(caller: Acting, request: &v1::ListUsersRequest) -> Result<(UserQuery, Bound), Problem> {
     let mut violations = Violations::of(request);
     let order = violations.keep("order_by", UserOrder::parse(&request.order_by));
     let after = violations.keep("created_after", time(request.created_after.as_ref()));
@@ -190,7 +191,7 @@ pub(super) fn users(caller: Caller, request: &v1::ListUsersRequest) -> Result<(U
         created_before,
     };
     let flag = |flag: Option<bool>| [flag.map_or(2, u8::from)];
-    let bound = Bound::new("users", caller.user_id.as_bytes())
+    let bound = Bound::new("users", caller.id().as_bytes())
         .part(format!("{order:?}").as_bytes())
         .part(request.role.as_bytes())
         .part(&flag(filter.is_active))
@@ -222,6 +223,23 @@ pub(super) fn create_role(request: &v1::CreateRoleRequest) -> Result<NewRole, Pr
         given => given.to_owned(),
     };
     Ok(NewRole { id: Uuid::now_v7(), name, display_name, description: request.description.clone(), permissions })
+}
+
+pub(super) fn create_service_account(request: &v1::CreateServiceAccountRequest) -> Result<NewServiceAccount, Problem> {
+    let mut violations = Violations::of(request);
+    let name = violations.keep("name", service_account::name(&request.name));
+    let permissions = violations.permissions("permissions", &request.permissions);
+    let (name, permissions) = violations.finish((|| Some((name?, permissions?)))())?;
+    Ok(NewServiceAccount { id: Uuid::now_v7(), name, permissions })
+}
+
+/// Which service account, and how long its last secret stays good.
+pub(super) fn rotate_secret(request: &v1::RotateSecretRequest) -> Result<(Uuid, TimeDelta), Problem> {
+    let id = id(request, "id", &request.id)?;
+    let overlap = request.overlap.map_or(service_account::OVERLAP, |overlap| {
+        TimeDelta::seconds(overlap.seconds) + TimeDelta::nanoseconds(overlap.nanos.into())
+    });
+    Ok((id, overlap))
 }
 
 /// What of a role can change.
@@ -324,6 +342,19 @@ pub(super) fn user_caller<T>(request: &Request<T>) -> Result<Caller, Problem> {
     match (principal.kind, principal.session_id) {
         (PrincipalKind::User, Some(session_id)) => Ok(Caller { user_id: principal.id, session_id }),
         _ => Err(AuthReason::UserNotFound.into()),
+    }
+}
+
+/// The person or the program that administrates.
+pub(super) fn acting<T>(request: &Request<T>) -> Result<Acting, Problem> {
+    Ok(acting_as(request.extensions().get::<Principal>().ok_or(AuthReason::TokenMissing)?))
+}
+
+/// Whom a verified token is of.
+pub(super) fn acting_as(principal: &Principal) -> Acting {
+    match principal.session_id {
+        Some(session_id) => Acting::Person(Caller { user_id: principal.id, session_id }),
+        None => Acting::Program(principal.id),
     }
 }
 

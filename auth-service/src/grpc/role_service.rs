@@ -7,9 +7,8 @@ use proto::auth::v1::*;
 use service_kit::page_token::{Bound, PageTokens};
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse};
-use crate::domain::page::page_size;
-use crate::errors::{flow_problem, page_token_problem};
+use super::{convert, page, parse};
+use crate::errors::flow_problem;
 use crate::flows::Flows;
 
 /// Roles and the catalogue of permissions.
@@ -28,7 +27,7 @@ impl RoleService {
 #[tonic::async_trait]
 impl role_service_server::RoleService for RoleService {
     async fn create_role(&self, request: Request<CreateRoleRequest>) -> Result<Response<CreateRoleResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let role = parse::create_role(request.get_ref())?;
         let role = self.flows.create_role(caller, &role, &origin).await;
         let role = role.map_err(|error| flow_problem("create_role", &error))?;
@@ -36,37 +35,27 @@ impl role_service_server::RoleService for RoleService {
     }
 
     async fn get_role(&self, request: Request<GetRoleRequest>) -> Result<Response<GetRoleResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
         let role = self.flows.get_role(caller, id).await.map_err(|error| flow_problem("get_role", &error))?;
         Ok(Response::new(GetRoleResponse { role: Some(convert::role(role)) }))
     }
 
     async fn list_roles(&self, request: Request<ListRolesRequest>) -> Result<Response<ListRolesResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let request = request.into_inner();
         parse::valid(&request)?;
-        let bound = Bound::new("roles", caller.user_id.as_bytes());
-        let behind = match request.page_token.as_str() {
-            "" => None,
-            token => {
-                let name = self.page_tokens.open(&bound, token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                Some(name.ok_or_else(page_token_problem)?)
-            }
-        };
-        let size = page_size(request.page_size);
-        let found = self.flows.list_roles(caller, behind.as_deref(), size + 1).await;
-        let mut found = found.map_err(|error| flow_problem("list_roles", &error))?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let has_more = found.len() > size;
-        found.truncate(size);
-        let last = found.last().filter(|_| has_more);
-        let next_page_token = last.map(|role| self.page_tokens.seal(&bound, role.name.as_bytes())).unwrap_or_default();
+        let bound = Bound::new("roles", caller.id().as_bytes());
+        let asked = page::Asked { size: request.page_size, token: &request.page_token };
+        let page: page::Page<String> = asked.open(&self.page_tokens, &bound)?;
+        let found = self.flows.list_roles(caller, page.behind.as_deref(), page.limit()).await;
+        let found = found.map_err(|error| flow_problem("list_roles", &error))?;
+        let (found, next_page_token) = page.close(&self.page_tokens, &bound, found, |role| role.name.clone());
         Ok(Response::new(ListRolesResponse { roles: found.into_iter().map(convert::role).collect(), next_page_token }))
     }
 
     async fn update_role(&self, request: Request<UpdateRoleRequest>) -> Result<Response<UpdateRoleResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let (id, change) = parse::update_role(request.into_inner())?;
         let role = self.flows.update_role(caller, id, &change, &origin).await;
         let role = role.map_err(|error| flow_problem("update_role", &error))?;
@@ -74,7 +63,7 @@ impl role_service_server::RoleService for RoleService {
     }
 
     async fn delete_role(&self, request: Request<DeleteRoleRequest>) -> Result<Response<DeleteRoleResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
         let deleted = self.flows.delete_role(caller, id, &origin).await;
         deleted.map_err(|error| flow_problem("delete_role", &error))?;

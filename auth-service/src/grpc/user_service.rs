@@ -30,7 +30,7 @@ impl UserService {
 #[tonic::async_trait]
 impl user_service_server::UserService for UserService {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
         let found = self.flows.get_users(caller, &[id]).await;
         let found = found.map_err(|error| flow_problem("get_user", &error))?;
@@ -43,7 +43,7 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<BatchGetUsersRequest>,
     ) -> Result<Response<BatchGetUsersResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let ids = parse::ids(request.get_ref())?;
         let found = self.flows.get_users(caller, &ids).await;
         let found = found.map_err(|error| flow_problem("batch_get_users", &error))?;
@@ -54,7 +54,7 @@ impl user_service_server::UserService for UserService {
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let request = request.into_inner();
         let (query, bound) = parse::users(caller, &request)?;
         let field = query.order.field;
@@ -78,7 +78,7 @@ impl user_service_server::UserService for UserService {
     }
 
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let (id, change) = parse::update_user(request.get_ref())?;
         let user = self.flows.update_user(caller, id, &change, &origin).await;
         let user = user.map_err(|error| flow_problem("update_user", &error))?;
@@ -89,7 +89,7 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<SetUserActiveRequest>,
     ) -> Result<Response<SetUserActiveResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
         let user = self.flows.set_user_active(caller, id, request.get_ref().is_active, &origin).await;
         let user = user.map_err(|error| flow_problem("set_user_active", &error))?;
@@ -97,7 +97,7 @@ impl user_service_server::UserService for UserService {
     }
 
     async fn assign_role(&self, request: Request<AssignRoleRequest>) -> Result<Response<AssignRoleResponse>, Status> {
-        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
         let id = parse::id(request.get_ref(), "user_id", &request.get_ref().user_id)?;
         let user = self.flows.assign_role(caller, id, &request.get_ref().role, &origin).await;
         let user = user.map_err(|error| flow_problem("assign_role", &error))?;
@@ -112,7 +112,7 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<GetUserStatsRequest>,
     ) -> Result<Response<GetUserStatsResponse>, Status> {
-        let caller = parse::user_caller(&request)?;
+        let caller = parse::acting(&request)?;
         let counts = self.flows.count_users(caller).await;
         let counts = counts.map_err(|error| flow_problem("get_user_stats", &error))?;
         Ok(Response::new(GetUserStatsResponse { stats: Some(convert::user_stats(counts)) }))

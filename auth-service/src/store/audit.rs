@@ -8,7 +8,7 @@ use proto::auth::v1::{AuditAction, AuditTargetType, PrincipalType};
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::callers::{Caller, caller_may_on_conn};
+use super::callers::{Acting, caller_may_on_conn};
 use super::schema::audit_events;
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{AuditFilter, Event, Origin, Recorded};
@@ -97,7 +97,7 @@ impl AuthStore {
     /// At most `limit` events, the newest first, beginning behind the one with this time and id.
     pub async fn audit_list(
         &self,
-        caller: Caller,
+        caller: Acting,
         filter: &AuditFilter,
         behind: Option<(DateTime<Utc>, Uuid)>,
         limit: i64,

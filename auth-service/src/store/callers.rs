@@ -1,5 +1,7 @@
 //! Who calls, as the database knows it now: a token says what was true when it was issued.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -8,6 +10,7 @@ use uuid::Uuid;
 use super::ChangeError;
 use super::roles::role_permissions_on_conn;
 use super::schema::{roles, sessions, users};
+use super::service_accounts::service_account_permissions_on_conn;
 use crate::domain::audit::Actor;
 
 /// A person with a session.
@@ -23,6 +26,33 @@ impl Caller {
     /// For the audit trail.
     pub fn actor(self) -> Actor {
         Actor::User(self.user_id)
+    }
+}
+
+/// Whoever administrates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acting {
+    /// A person with a session.
+    Person(Caller),
+    /// A service account.
+    Program(Uuid),
+}
+
+impl Acting {
+    /// For the audit trail.
+    pub fn actor(self) -> Actor {
+        match self {
+            Self::Person(caller) => caller.actor(),
+            Self::Program(id) => Actor::ServiceAccount(id),
+        }
+    }
+
+    /// The user or the service account.
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::Person(caller) => caller.user_id,
+            Self::Program(id) => id,
+        }
     }
 }
 
@@ -48,11 +78,16 @@ pub(super) async fn caller_check_on_conn(
 /// Goes on only when the caller also holds this permission now, whatever the token says.
 pub(super) async fn caller_may_on_conn(
     conn: &mut AsyncPgConnection,
-    caller: Caller,
+    acting: Acting,
     permission: &'static str,
     now: DateTime<Utc>,
-) -> Result<std::collections::BTreeSet<String>, ChangeError> {
-    let role = caller_check_on_conn(conn, caller, now).await?;
-    let held = role_permissions_on_conn(conn, &role).await?;
+) -> Result<BTreeSet<String>, ChangeError> {
+    let held = match acting {
+        Acting::Person(caller) => {
+            let role = caller_check_on_conn(conn, caller, now).await?;
+            role_permissions_on_conn(conn, &role).await?
+        }
+        Acting::Program(id) => service_account_permissions_on_conn(conn, id).await?.ok_or(ChangeError::CallerGone)?,
+    };
     if held.contains(permission) { Ok(held) } else { Err(ChangeError::PermissionMissing(permission.to_owned())) }
 }

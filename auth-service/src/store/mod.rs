@@ -5,12 +5,14 @@ pub mod accounts;
 pub mod administrators;
 pub mod audit;
 pub mod callers;
+pub mod introspection;
 pub mod login_keys;
 pub mod mails;
 pub mod refresh;
 pub mod role_admin;
 pub mod roles;
 pub mod schema;
+pub mod service_accounts;
 pub mod sessions;
 pub mod signing_keys;
 pub mod user_admin;
@@ -52,6 +54,12 @@ pub enum ChangeError {
     /// Nobody could administrate any more.
     #[error("the last active administrator")]
     LastAdministrator,
+    /// No such service account.
+    #[error("no such service account")]
+    ServiceAccountNotFound,
+    /// Another service account has the name.
+    #[error("service account name taken")]
+    ServiceAccountNameTaken,
     /// The token from a mail does not count, or not any more.
     #[error("the mail's token is not valid")]
     MailTokenInvalid,

@@ -219,5 +219,5 @@ async fn end_on_conn(
 
 async fn subject_on_conn(conn: &mut AsyncPgConnection, session: &Living) -> Result<Subject, DatabaseError> {
     let permissions = role_permissions_on_conn(conn, &session.role).await?;
-    Ok(Subject { user_id: session.user_id, session_id: session.id, role: session.role.clone(), permissions })
+    Ok(Subject { id: session.user_id, session_id: Some(session.id), role: session.role.clone(), permissions })
 }

@@ -11,7 +11,7 @@ use proto::auth::v1::AuditAction;
 use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
-use super::callers::{Caller, caller_may_on_conn};
+use super::callers::{Acting, caller_may_on_conn};
 use super::roles::ADMIN;
 use super::schema::{role_permissions, roles};
 use super::{AuthStore, ChangeError};
@@ -50,7 +50,7 @@ impl AuthStore {
     /// Makes a role. A taken name fails with the constraint's name.
     pub async fn role_create(
         &self,
-        caller: Caller,
+        caller: Acting,
         role: &NewRole,
         origin: &Origin,
         now: DateTime<Utc>,
@@ -81,7 +81,7 @@ impl AuthStore {
     }
 
     /// One role.
-    pub async fn role_get(&self, caller: Caller, id: Uuid, now: DateTime<Utc>) -> Result<Role, ChangeError> {
+    pub async fn role_get(&self, caller: Acting, id: Uuid, now: DateTime<Utc>) -> Result<Role, ChangeError> {
         self.database
             .run("role_get", async |conn| {
                 caller_may_on_conn(conn, caller, READ, now).await?;
@@ -93,7 +93,7 @@ impl AuthStore {
     /// At most `limit` roles by name, beginning behind the one of this name.
     pub async fn roles_list(
         &self,
-        caller: Caller,
+        caller: Acting,
         behind: Option<&str>,
         limit: i64,
         now: DateTime<Utc>,
@@ -114,7 +114,7 @@ impl AuthStore {
     /// Changes a role. A taken name fails with the constraint's name.
     pub async fn role_update(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         change: &RoleChange,
         origin: &Origin,
@@ -148,7 +148,7 @@ impl AuthStore {
     /// Deletes a role that nobody has; otherwise the foreign key of the accounts refuses.
     pub async fn role_delete(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         origin: &Origin,
         now: DateTime<Utc>,
@@ -169,7 +169,7 @@ impl AuthStore {
 }
 
 /// Nobody gives a permission that they do not hold.
-fn only_what_is_held(wanted: &BTreeSet<String>, held: &BTreeSet<String>) -> Result<(), ChangeError> {
+pub(super) fn only_what_is_held(wanted: &BTreeSet<String>, held: &BTreeSet<String>) -> Result<(), ChangeError> {
     match wanted.difference(held).next() {
         Some(beyond) => Err(ChangeError::PermissionMissing(beyond.clone())),
         None => Ok(()),

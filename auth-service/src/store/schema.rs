@@ -133,9 +133,39 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    service_accounts (id) {
+        id -> Uuid,
+        name -> Varchar,
+        client_id -> Varchar,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        last_used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    service_account_permissions (service_account_id, permission) {
+        service_account_id -> Uuid,
+        permission -> Varchar,
+    }
+}
+
+diesel::table! {
+    service_account_secrets (id) {
+        id -> Uuid,
+        service_account_id -> Uuid,
+        secret_hash -> Varchar,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::joinable!(users -> roles (role_id));
 diesel::joinable!(role_permissions -> roles (role_id));
 diesel::joinable!(sessions -> users (user_id));
+diesel::joinable!(service_account_secrets -> service_accounts (service_account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::allow_tables_to_appear_in_same_query!(
     roles,
@@ -147,5 +177,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     signing_keys,
     audit_events,
     mail_outbox,
+    service_accounts,
+    service_account_permissions,
+    service_account_secrets,
     email_verification_tokens
 );

@@ -3,15 +3,22 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 
-use super::AuthStore;
+use super::audit::audit_insert_on_conn;
+use super::callers::{Acting, caller_may_on_conn};
 use super::schema::signing_keys;
+use super::{AuthStore, ChangeError};
+use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError, KeyState, StoredKey};
 
 /// Key of the advisory lock, "authkeys" as bytes; the migrations' locks are others.
 const LOCK: i64 = i64::from_be_bytes(*b"authkeys");
+
+/// The permission to rotate them.
+const WRITE: &str = "keys.write";
 
 /// Why keys could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +29,9 @@ pub enum KeyStoreError {
     /// The stored keys do not open.
     #[error(transparent)]
     Ring(#[from] KeyRingError),
+    /// Who acts may not.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The cryptographic library.
     #[error(transparent)]
     Crypto(#[from] crate::domain::sealing::CryptoFailure),
@@ -91,20 +101,25 @@ impl AuthStore {
     }
 
     /// Makes a new key that signs after `overlap`, when every verifier knows it; the others retire then and are published
-    /// until their last token has ended, `token_life` later. Expired keys are deleted.
+    /// until their last token has ended, `token_life` later. Expired keys are deleted. Without `acting` it is an operator on
+    /// the command line.
     ///
     /// # Errors
-    /// A stored key that does not open: then nothing is changed.
+    /// A stored key that does not open, or who acts may not: then nothing is changed.
     pub async fn signing_key_rotate(
         &self,
+        acting: Option<Acting>,
         sealing: &SealingKey,
+        (overlap, token_life): (TimeDelta, TimeDelta),
+        origin: &Origin,
         now: DateTime<Utc>,
-        overlap: TimeDelta,
-        token_life: TimeDelta,
     ) -> Result<StoredKey, KeyStoreError> {
         self.database
             .transaction("signing_key_rotate", async |conn| {
                 lock_on_conn(conn).await?;
+                if let Some(acting) = acting {
+                    caller_may_on_conn(conn, acting, WRITE, now).await?;
+                }
                 KeyRing::open(keys_on_conn(conn).await?, sealing, now)?;
                 let key = StoredKey::generate(sealing, now + overlap)?;
                 let staying = signing_keys::table
@@ -118,6 +133,9 @@ impl AuthStore {
                     .await?;
                 insert_on_conn(conn, &key).await?;
                 diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
+                let actor = acting.map_or(Actor::System, Acting::actor);
+                let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
+                audit_insert_on_conn(conn, &event, origin, now).await?;
                 Ok(key)
             })
             .await

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::accounts::{AccountChange, account_on_conn, account_update_on_conn};
 use super::audit::audit_insert_on_conn;
-use super::callers::{Caller, caller_may_on_conn};
+use super::callers::{Acting, caller_may_on_conn};
 use super::roles::{ADMIN, role_permissions_on_conn};
 use super::schema::{roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -26,7 +26,7 @@ impl AuthStore {
     /// Several accounts in the order of their ids. The place of the first one that is missing otherwise.
     pub async fn users_get(
         &self,
-        caller: Caller,
+        caller: Acting,
         ids: &[Uuid],
         now: DateTime<Utc>,
     ) -> Result<Result<Vec<User>, usize>, ChangeError> {
@@ -50,7 +50,7 @@ impl AuthStore {
     /// Changes an account. A taken name fails with the constraint's name.
     pub async fn user_update(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         change: &AccountChange,
         origin: &Origin,
@@ -72,7 +72,7 @@ impl AuthStore {
     /// Activates or deactivates an account; deactivation ends its sessions.
     pub async fn user_set_active(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         is_active: bool,
         origin: &Origin,
@@ -107,7 +107,7 @@ impl AuthStore {
     /// Gives an account another role; nobody gives a permission that they do not hold.
     pub async fn user_assign_role(
         &self,
-        caller: Caller,
+        caller: Acting,
         id: Uuid,
         role: &str,
         origin: &Origin,
@@ -151,7 +151,7 @@ impl AuthStore {
     }
 
     /// Counts accounts.
-    pub async fn users_count(&self, caller: Caller, now: DateTime<Utc>) -> Result<UserCounts, ChangeError> {
+    pub async fn users_count(&self, caller: Acting, now: DateTime<Utc>) -> Result<UserCounts, ChangeError> {
         self.database
             .run("users_count", async |conn| {
                 caller_may_on_conn(conn, caller, READ, now).await?;

@@ -7,7 +7,7 @@ use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::callers::{Caller, caller_may_on_conn};
+use super::callers::{Acting, caller_may_on_conn};
 use super::schema::{roles, users};
 use super::users::{USER_COLUMNS, UserRow};
 use super::{AuthStore, ChangeError};
@@ -38,7 +38,7 @@ impl AuthStore {
     /// At most `limit` accounts of the list, beginning behind `cursor`.
     pub async fn users_list(
         &self,
-        caller: Caller,
+        caller: Acting,
         query: &UserQuery,
         cursor: Option<&UserCursor>,
         limit: i64,

@@ -245,6 +245,6 @@ async fn signed_in_on_conn(
         users::table.inner_join(roles::table).filter(users::id.eq(user_id)).select(USER_COLUMNS).first(conn).await?;
     let user = User::from(row);
     let permissions = role_permissions_on_conn(conn, &user.role).await?;
-    let subject = Subject { user_id, session_id, role: user.role.clone(), permissions };
+    let subject = Subject { id: user_id, session_id: Some(session_id), role: user.role.clone(), permissions };
     Ok(SignedIn { user, subject })
 }

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_service_account_secrets_service_account_id ON service_account_secrets (service_account_id);
