@@ -12,17 +12,20 @@ use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use service_kit::readiness::Readiness;
 use service_kit::tasks::TaskError;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::background::{SCHEMA, stopped_within};
-use crate::domain::mail::{GIVE_UP_AFTER, MailKind, TokenMail};
+use crate::domain::mail::{GIVE_UP_AFTER, GIVE_UP_REFUSED_AFTER, MailKind, TokenMail};
 use crate::domain::opaque_token::OpaqueToken;
 use crate::store::AuthStore;
 use crate::store::mails::ClaimedMail;
 
-/// A mail server that does not answer for so long is away.
+/// A mail server that takes no connection for so long is away.
 const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A whole conversation, from the connection to the last answer: lettre bounds no single one.
+const CONVERSATION: Duration = Duration::from_secs(60);
 /// A mail is another replica's to send when this one has not within this time: longer than an SMTP conversation can take.
 const LEASE: TimeDelta = TimeDelta::minutes(5);
 /// How often the outbox is looked at.
@@ -60,7 +63,8 @@ impl Transport {
         let mode = parsed.query_pairs().find(|(name, _)| name == "tls").map(|(_, mode)| mode.into_owned());
         let host = parsed.host_str().unwrap_or_default().to_owned();
         let is_plain = parsed.scheme() == "smtp" && mode.as_deref() != Some("required");
-        if is_plain && !parsed.username().is_empty() && !is_loopback(&parsed) {
+        let has_account = !parsed.username().is_empty() || parsed.password().is_some();
+        if is_plain && has_account && !is_loopback(&parsed) {
             let reason = "would send the password unencrypted; expected smtps://... or smtp://...?tls=required";
             return Err(("SMTP_URL", reason.to_owned()));
         }
@@ -109,13 +113,23 @@ pub struct Links {
 #[error("{what}")]
 pub struct SendError {
     what: String,
-    /// Trying again cannot help.
-    is_permanent: bool,
+    hope: Hope,
+}
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hope {
+    /// It may pass.
+    Soon,
+    /// The server refuses: the addressee, or us, by a setting that somebody is about to correct.
+    Little,
+    /// This mail can go nowhere.
+    None,
 }
 
 impl SendError {
     fn permanent(what: &str) -> Self {
-        Self { what: what.to_owned(), is_permanent: true }
+        Self { what: what.to_owned(), hope: Hope::None }
     }
 }
 
@@ -139,12 +153,15 @@ impl Mailer {
     pub async fn send(&self, mail: &TokenMail, id: Uuid) -> Result<(), SendError> {
         let message = self.message(mail)?;
         match &self.transport {
-            Transport::Smtp(transport) => transport.send(message).await.map(|_| ()).map_err(|error| smtp_error(&error)),
+            Transport::Smtp(transport) => match timeout(CONVERSATION, transport.send(message)).await {
+                Ok(sent) => sent.map(|_| ()).map_err(|error| smtp_error(&error)),
+                Err(_) => Err(SendError { what: "the SMTP server went silent".to_owned(), hope: Hope::Soon }),
+            },
             Transport::Directory(directory) => {
                 tracing::info!(kind = mail.kind.as_str(), %id, "a mail is written to MAIL_DIR, since SMTP_URL is not set");
                 let name = format!("{}-{}-{id}.eml", Utc::now().format("%Y%m%dT%H%M%S%.6fZ"), mail.kind.as_str());
                 let written = write_whole(directory, &name, &message.formatted()).await;
-                written.map_err(|error| SendError { what: format!("MAIL_DIR: {error}"), is_permanent: false })
+                written.map_err(|error| SendError { what: format!("MAIL_DIR: {error}"), hope: Hope::Soon })
             }
             Transport::Log => {
                 tracing::info!(
@@ -203,7 +220,8 @@ fn smtp_error(error: &lettre::transport::smtp::Error) -> SendError {
         None if error.is_client() => "the SMTP server does not offer what is needed".to_owned(),
         None => "no connection to the SMTP server".to_owned(),
     };
-    SendError { what, is_permanent: error.is_permanent() }
+    let hope = if error.is_permanent() { Hope::Little } else { Hope::Soon };
+    SendError { what, hope }
 }
 
 /// A file that is there whole or not at all, for its owner alone.
@@ -261,7 +279,8 @@ impl MailSender {
         // The token exists from here to the mail, nowhere else: if the mail is not sent, the next attempt makes another one.
         let token = OpaqueToken::generate()?;
         let now = Utc::now().trunc_subsecs(6);
-        let Some(claimed) = self.store.mail_claim(&token.hash(), LEASE, now).await? else {
+        let hash = token.hash();
+        let Some(claimed) = self.store.mail_claim(&hash, LEASE, now).await? else {
             return Ok(false);
         };
         let Some(kind) = claimed.kind else { return Ok(true) };
@@ -274,14 +293,25 @@ impl MailSender {
                 metrics::counter!("mails_sent_total", "kind" => kind.as_str()).increment(1);
                 self.store.mail_remove(claimed.id).await?;
             }
-            Err(error) => self.failed(kind, &claimed, &error).await?,
+            Err(error) => self.failed(kind, &claimed, &hash, &error).await?,
         }
         Ok(true)
     }
 
-    async fn failed(&self, kind: MailKind, claimed: &ClaimedMail, error: &SendError) -> Result<(), TaskError> {
+    async fn failed(
+        &self,
+        kind: MailKind,
+        claimed: &ClaimedMail,
+        token_hash: &str,
+        error: &SendError,
+    ) -> Result<(), TaskError> {
         let now = Utc::now().trunc_subsecs(6);
-        let is_over = error.is_permanent || now - claimed.created_at > GIVE_UP_AFTER;
+        let waited = now - claimed.created_at;
+        let is_over = match error.hope {
+            Hope::Soon => waited > GIVE_UP_AFTER,
+            Hope::Little => waited > GIVE_UP_REFUSED_AFTER,
+            Hope::None => true,
+        };
         let outcome = if is_over { "given_up" } else { "postponed" };
         metrics::counter!("mails_failed_total", "kind" => kind.as_str(), "outcome" => outcome).increment(1);
         let (id, attempt) = (claimed.id, claimed.attempt);
@@ -289,7 +319,7 @@ impl MailSender {
         if is_over {
             self.store.mail_remove(id).await?;
         } else {
-            self.store.mail_postpone(id, now + pause_after(attempt)).await?;
+            self.store.mail_postpone(id, token_hash, now + pause_after(attempt)).await?;
         }
         Ok(())
     }
@@ -316,6 +346,7 @@ mod tests {
     fn a_password_goes_to_another_machine_only_encrypted() {
         let refused = |url: &str| Transport::smtp(url, None).err().map(|(variable, _)| variable);
         assert_eq!(refused("smtp://user:secret@mail.example.com:587"), Some("SMTP_URL"));
+        assert_eq!(refused("smtp://:secret@mail.example.com:587"), Some("SMTP_URL"));
         assert_eq!(refused("smtp://user:secret@mail.example.com:587?tls=opportunistic"), Some("SMTP_URL"));
         for url in [
             "smtp://mail.example.com:25",

@@ -384,6 +384,51 @@ async fn nobody_gives_a_permission_that_they_lack() {
     let refused = world.roles(&staff).update_role(request).await.map(Response::into_inner);
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
     world.assign(&staff, &bob.id, "less").await.unwrap();
+
+    // A role that holds more comes back into force only by somebody who holds all of it.
+    let strong = world.role("strong", &["users.read", "audit.read"]).await.unwrap();
+    let switched = |is_active| {
+        let role = Role { id: strong.id.clone(), is_active, ..Role::default() };
+        UpdateRoleRequest { role: Some(role), update_mask: mask(&["is_active"]) }
+    };
+    world.roles(&staff).update_role(switched(false)).await.unwrap();
+    let refused = world.roles(&staff).update_role(switched(true)).await.map(Response::into_inner);
+    assert_refused(refused, Code::PermissionDenied, "PERMISSION_MISSING");
+    world.roles(&world.admin).update_role(switched(true)).await.unwrap();
+}
+
+/// Attack: who may change accounts gets into a stronger one, with a mail to an address of their own for example.
+#[tokio::test]
+async fn an_account_is_changed_only_by_who_could_do_all_that_it_can() {
+    let world = World::start().await;
+    world.role("support", &["users.read", "users.write"]).await.unwrap();
+    world.role("auditor", &["users.read", "audit.read"]).await.unwrap();
+    let mut accounts = Vec::new();
+    for (name, role) in [("alice", "support"), ("carol", "support"), ("dave", "auditor"), ("bob", "member")] {
+        let (user, _) = world.member(name).await;
+        accounts.push(world.assign(&world.admin, &user.id, role).await.unwrap());
+    }
+    let support = world.fixture.sign_in("alice", PASSWORD).await.unwrap().tokens.unwrap().access_token;
+    let email = |id: &str| UpdateUserRequest {
+        user: Some(User { id: id.into(), email: format!("{id}@mallory.example.com"), ..User::default() }),
+        update_mask: mask(&["email"]),
+    };
+    for stronger in [&world.admin_id, &accounts[2].id] {
+        let refused = [
+            world.users(&support).update_user(email(stronger)).await.map(|_| ()),
+            world.set_active(&support, stronger, false).await.map(|_| ()),
+            world.assign(&support, stronger, "member").await.map(|_| ()),
+        ];
+        for answer in refused {
+            assert_refused(answer, Code::PermissionDenied, "PERMISSION_MISSING");
+        }
+    }
+    for equal_or_less in [&accounts[1].id, &accounts[3].id] {
+        world.users(&support).update_user(email(equal_or_less)).await.unwrap();
+        world.set_active(&support, equal_or_less, false).await.unwrap();
+        world.assign(&support, equal_or_less, "member").await.unwrap();
+    }
+    world.users(&world.admin).update_user(email(&accounts[2].id)).await.unwrap();
 }
 
 #[tokio::test]

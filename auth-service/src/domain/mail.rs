@@ -10,6 +10,8 @@ pub const TOKEN_TTL: TimeDelta = TimeDelta::hours(1);
 pub const MOST_PER_HOUR: i64 = 5;
 /// A mail that could not be sent for so long is given up: whoever asked for it has asked again, or forgotten.
 pub const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
+/// And one that the server refuses: the addressee is gone, or a setting of ours is wrong and somebody corrects it.
+pub const GIVE_UP_REFUSED_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// What a mail is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

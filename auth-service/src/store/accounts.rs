@@ -50,6 +50,8 @@ impl AuthStore {
     ) -> Result<User, ChangeError> {
         self.database
             .transaction("account_update_own", async |conn| {
+                // First the row, then the question: whoever waits for it may have lost the session meanwhile.
+                account_lock_on_conn(conn, caller.user_id).await?;
                 caller_check_on_conn(conn, caller, now).await?;
                 let (user, changed) = account_update_on_conn(conn, caller.user_id, change, now).await?;
                 if !changed.is_empty() {
@@ -90,6 +92,7 @@ impl AuthStore {
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("password_change", async |conn| {
+                account_lock_on_conn(conn, caller.user_id).await?;
                 caller_check_on_conn(conn, caller, now).await?;
                 let unchanged = users::table.find(caller.user_id).filter(users::password_hash.eq(old_hash));
                 let updated = diesel::update(unchanged)
@@ -124,6 +127,14 @@ pub(super) async fn reset_tokens_void_on_conn(
     Ok(())
 }
 
+/// Keeps others away from an account. Whoever changes an account and its tokens locks the account first, so that two of them
+/// wait and never for each other.
+pub(super) async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<(), ChangeError> {
+    let locked: Option<Uuid> =
+        users::table.find(id).select(users::id).for_no_key_update().first(conn).await.optional()?;
+    locked.map(|_| ()).ok_or(ChangeError::UserNotFound)
+}
+
 /// Changes an account; gives it as it is then, and the names of what really changed.
 pub(super) async fn account_update_on_conn(
     conn: &mut AsyncPgConnection,
@@ -131,8 +142,7 @@ pub(super) async fn account_update_on_conn(
     change: &AccountChange,
     now: DateTime<Utc>,
 ) -> Result<(User, Vec<&'static str>), ChangeError> {
-    let locked: Option<Uuid> = users::table.find(id).select(users::id).for_update().first(conn).await.optional()?;
-    locked.ok_or(ChangeError::UserNotFound)?;
+    account_lock_on_conn(conn, id).await?;
     let before = account_on_conn(conn, id).await?;
     let mut columns = AccountColumns::default();
     let mut changed = Vec::new();

@@ -9,7 +9,7 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::accounts::{account_on_conn, reset_tokens_void_on_conn};
+use super::accounts::{account_lock_on_conn, account_on_conn, reset_tokens_void_on_conn};
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
 use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
@@ -52,9 +52,12 @@ struct ClaimedRow {
     attempts: i32,
 }
 
-/// Another replica skips a row that is being claimed; the lease brings it back when the one that claimed it dies.
+/// Another replica skips a row that is being claimed; the lease brings it back when the one that claimed it dies. The account
+/// is locked with it: nobody changes address or password between here and the token. An account that is being changed is
+/// skipped, too, so that nobody waits here.
 const CLAIM: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attempt_at = $2 WHERE id = (
-        SELECT id FROM mail_outbox WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
+        SELECT m.id FROM mail_outbox m JOIN users u ON u.id = m.user_id WHERE m.next_attempt_at <= $1
+        ORDER BY m.next_attempt_at LIMIT 1 FOR NO KEY UPDATE OF m, u SKIP LOCKED
     ) RETURNING id, user_id, kind, created_at, attempts";
 
 impl AuthStore {
@@ -88,8 +91,10 @@ impl AuthStore {
                 };
                 audit_insert_on_conn(conn, &event, origin, now).await?;
                 if let Some(user_id) = found {
-                    reset_tokens_void_on_conn(conn, user_id, now).await?;
-                    mail_ask_on_conn(conn, user_id, MailKind::PasswordReset, now).await?;
+                    // Where no newer token comes the one that is out stays: or anybody could keep the owner without one.
+                    if mail_ask_on_conn(conn, user_id, MailKind::PasswordReset, now).await? {
+                        reset_tokens_void_on_conn(conn, user_id, now).await?;
+                    }
                 }
                 Ok::<_, ChangeError>(found)
             })
@@ -115,8 +120,9 @@ impl AuthStore {
                 if is_verified {
                     return Ok(());
                 }
-                verification_tokens_void_on_conn(conn, caller.user_id).await?;
-                mail_ask_on_conn(conn, caller.user_id, MailKind::EmailVerification, now).await?;
+                if mail_ask_on_conn(conn, caller.user_id, MailKind::EmailVerification, now).await? {
+                    verification_tokens_void_on_conn(conn, caller.user_id).await?;
+                }
                 let target = Target::User(caller.user_id);
                 let event = Event::done(caller.actor(), AuditAction::EmailVerificationRequest, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
@@ -169,10 +175,14 @@ impl AuthStore {
             .await
     }
 
-    /// Tries a mail again later.
-    pub async fn mail_postpone(&self, id: Uuid, until: DateTime<Utc>) -> Result<(), DatabaseError> {
+    /// Tries a mail again later. The token that did not leave is forgotten: it does not count as a mail.
+    pub async fn mail_postpone(&self, id: Uuid, token_hash: &str, until: DateTime<Utc>) -> Result<(), DatabaseError> {
         self.database
-            .run("mail_postpone", async |conn| {
+            .transaction("mail_postpone", async |conn| {
+                let reset = password_reset_tokens::token_hash.eq(token_hash);
+                diesel::delete(password_reset_tokens::table.filter(reset)).execute(conn).await?;
+                let verification = email_verification_tokens::token_hash.eq(token_hash);
+                diesel::delete(email_verification_tokens::table.filter(verification)).execute(conn).await?;
                 diesel::update(mail_outbox::table.find(id))
                     .set(mail_outbox::next_attempt_at.eq(until))
                     .execute(conn)
@@ -215,14 +225,22 @@ impl AuthStore {
     ) -> Result<Uuid, ChangeError> {
         self.database
             .transaction("password_reset", async |conn| {
-                let used: Option<Uuid> = diesel::update(password_reset_tokens::table)
+                let found: Option<Uuid> = password_reset_tokens::table
                     .filter(open_reset_token(token_hash, now))
-                    .set((password_reset_tokens::is_used.eq(true), password_reset_tokens::updated_at.eq(now)))
-                    .returning(password_reset_tokens::user_id)
-                    .get_result(conn)
+                    .select(password_reset_tokens::user_id)
+                    .first(conn)
                     .await
                     .optional()?;
-                let user_id = used.ok_or(ChangeError::MailTokenInvalid)?;
+                let user_id = found.ok_or(ChangeError::MailTokenInvalid)?;
+                gone(account_lock_on_conn(conn, user_id).await)?;
+                let used = diesel::update(password_reset_tokens::table)
+                    .filter(open_reset_token(token_hash, now))
+                    .set((password_reset_tokens::is_used.eq(true), password_reset_tokens::updated_at.eq(now)))
+                    .execute(conn)
+                    .await?;
+                if used == 0 {
+                    return Err(ChangeError::MailTokenInvalid);
+                }
                 let updated = diesel::update(users::table.find(user_id).filter(users::is_active))
                     .set((users::password_hash.eq(new_hash), users::updated_at.eq(now)))
                     .execute(conn)
@@ -252,14 +270,21 @@ impl AuthStore {
                     .eq(token_hash)
                     .and(email_verification_tokens::is_used.eq(false))
                     .and(email_verification_tokens::expires_at.gt(now));
-                let used: Option<(Uuid, String)> = diesel::update(email_verification_tokens::table)
+                let found: Option<(Uuid, String)> = email_verification_tokens::table
                     .filter(open)
-                    .set(email_verification_tokens::is_used.eq(true))
-                    .returning((email_verification_tokens::user_id, email_verification_tokens::email))
-                    .get_result(conn)
+                    .select((email_verification_tokens::user_id, email_verification_tokens::email))
+                    .first(conn)
                     .await
                     .optional()?;
-                let (user_id, email) = used.ok_or(ChangeError::MailTokenInvalid)?;
+                let (user_id, email) = found.ok_or(ChangeError::MailTokenInvalid)?;
+                gone(account_lock_on_conn(conn, user_id).await)?;
+                let used = diesel::update(email_verification_tokens::table.filter(open))
+                    .set(email_verification_tokens::is_used.eq(true))
+                    .execute(conn)
+                    .await?;
+                if used == 0 {
+                    return Err(ChangeError::MailTokenInvalid);
+                }
                 let meant = users::table.find(user_id).filter(users::is_active.and(users::email.eq(email)));
                 let updated = diesel::update(meant)
                     .set((users::email_verified.eq(true), users::updated_at.eq(now)))
@@ -274,6 +299,14 @@ impl AuthStore {
             })
             .await
     }
+}
+
+/// An account that was deleted meanwhile has no good token.
+fn gone(locked: Result<(), ChangeError>) -> Result<(), ChangeError> {
+    locked.map_err(|error| match error {
+        ChangeError::UserNotFound => ChangeError::MailTokenInvalid,
+        other => other,
+    })
 }
 
 type OpenResetToken<'a> = diesel::dsl::And<
@@ -291,13 +324,13 @@ fn open_reset_token(token_hash: &str, now: DateTime<Utc>) -> OpenResetToken<'_> 
         .and(password_reset_tokens::expires_at.gt(now))
 }
 
-/// Puts a mail into the outbox, in place of one of its kind that still waits. Nothing when the account had enough of them.
+/// Puts a mail into the outbox, in place of one of its kind that still waits. `false`: the account had enough of them.
 async fn mail_ask_on_conn(
     conn: &mut AsyncPgConnection,
     user_id: Uuid,
     kind: MailKind,
     now: DateTime<Utc>,
-) -> Result<(), ChangeError> {
+) -> Result<bool, ChangeError> {
     let since = now - TimeDelta::hours(1);
     let recent: i64 = match kind {
         MailKind::PasswordReset => {
@@ -312,7 +345,7 @@ async fn mail_ask_on_conn(
     };
     if recent >= MOST_PER_HOUR {
         metrics::counter!("mails_suppressed_total", "kind" => kind.as_str()).increment(1);
-        return Ok(());
+        return Ok(false);
     }
     let waiting = (
         mail_outbox::id.eq(Uuid::now_v7()),
@@ -327,7 +360,7 @@ async fn mail_ask_on_conn(
         .set(waiting)
         .execute(conn)
         .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// A new token of an account; those before it are void.

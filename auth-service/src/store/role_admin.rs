@@ -122,8 +122,9 @@ impl AuthStore {
     ) -> Result<Role, ChangeError> {
         self.database
             .transaction("role_update", async |conn| {
-                let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
+                // First the row, then the question: whoever waits for it may have lost the permission meanwhile.
                 let before = role_lock_on_conn(conn, id).await?;
+                let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
                 let (columns, changed) = differences(&before, change, now);
                 let is_fixed = changed.iter().any(|field| ["name", "is_active"].contains(field))
                     || (before.name == ADMIN && changed.contains(&"permissions"));
@@ -136,6 +137,10 @@ impl AuthStore {
                 if let Some(wanted) = change.permissions.as_ref().filter(|_| changed.contains(&"permissions")) {
                     only_what_is_held(wanted, &held)?;
                     permissions_set_on_conn(conn, id, wanted, now).await?;
+                }
+                if changed.contains(&"is_active") && change.is_active == Some(true) {
+                    // Its holders get all of it.
+                    only_what_is_held(change.permissions.as_ref().unwrap_or(&before.permissions), &held)?;
                 }
                 diesel::update(roles::table.find(id)).set(columns).execute(conn).await?;
                 let event = Event::done(caller.actor(), AuditAction::RoleUpdate, Target::Role(id));
@@ -155,8 +160,9 @@ impl AuthStore {
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("role_delete", async |conn| {
+                let role = role_lock_on_conn(conn, id).await?;
                 caller_may_on_conn(conn, caller, WRITE, now).await?;
-                if role_lock_on_conn(conn, id).await?.is_system {
+                if role.is_system {
                     return Err(ChangeError::RoleIsSystem);
                 }
                 diesel::delete(roles::table.find(id)).execute(conn).await?;

@@ -1,5 +1,7 @@
 //! What administrators do with accounts. Each statement first asks what the caller may do now, whatever the token says.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, not};
 use diesel::prelude::*;
@@ -8,9 +10,13 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use proto::auth::v1::AuditAction;
 use uuid::Uuid;
 
-use super::accounts::{AccountChange, account_on_conn, account_update_on_conn};
+use super::accounts::{
+    AccountChange, account_lock_on_conn, account_on_conn, account_update_on_conn, reset_tokens_void_on_conn,
+};
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
+use super::mails::verification_tokens_void_on_conn;
+use super::role_admin::only_what_is_held;
 use super::roles::{ADMIN, role_permissions_on_conn};
 use super::schema::{roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -58,7 +64,10 @@ impl AuthStore {
     ) -> Result<User, ChangeError> {
         self.database
             .transaction("user_update", async |conn| {
-                caller_may_on_conn(conn, caller, WRITE, now).await?;
+                // First the row, then the question: whoever waits for it may have lost the permission meanwhile.
+                let before = account_locked_on_conn(conn, id).await?;
+                let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
+                no_more_than_held_on_conn(conn, &before, &held).await?;
                 let (user, changed) = account_update_on_conn(conn, id, change, now).await?;
                 if !changed.is_empty() {
                     let event = Event::done(caller.actor(), AuditAction::UserUpdate, Target::User(id));
@@ -81,8 +90,9 @@ impl AuthStore {
         self.database
             .transaction("user_set_active", async |conn| {
                 administrators_lock_on_conn(conn).await?;
-                caller_may_on_conn(conn, caller, WRITE, now).await?;
-                let before = account_lock_on_conn(conn, id).await?;
+                let before = account_locked_on_conn(conn, id).await?;
+                let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
+                no_more_than_held_on_conn(conn, &before, &held).await?;
                 if before.is_active == is_active {
                     return Ok(before);
                 }
@@ -96,6 +106,8 @@ impl AuthStore {
                 let action = if is_active { AuditAction::UserActivate } else { AuditAction::UserDeactivate };
                 if !is_active {
                     user_sessions_end_on_conn(conn, id, EndReason::Deactivated, now).await?;
+                    reset_tokens_void_on_conn(conn, id, now).await?;
+                    verification_tokens_void_on_conn(conn, id).await?;
                 }
                 let event = Event::done(caller.actor(), action, Target::User(id)).changing(&["is_active"]);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
@@ -116,7 +128,9 @@ impl AuthStore {
         self.database
             .transaction("user_assign_role", async |conn| {
                 administrators_lock_on_conn(conn).await?;
+                let before = account_locked_on_conn(conn, id).await?;
                 let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
+                no_more_than_held_on_conn(conn, &before, &held).await?;
                 let wanted: Option<(Uuid, bool)> = roles::table
                     .filter(roles::name.eq(role))
                     .select((roles::id, roles::is_active.or(roles::is_system)))
@@ -129,10 +143,7 @@ impl AuthStore {
                     return Err(ChangeError::RoleInactive);
                 }
                 let given = role_permissions_on_conn(conn, role).await?;
-                if let Some(beyond) = given.difference(&held).next() {
-                    return Err(ChangeError::PermissionMissing(beyond.clone()));
-                }
-                let before = account_lock_on_conn(conn, id).await?;
+                only_what_is_held(&given, &held)?;
                 if before.role == role {
                     return Ok(before);
                 }
@@ -196,9 +207,17 @@ pub(super) async fn administrator_remains_on_conn(conn: &mut AsyncPgConnection, 
     if nobody { Err(ChangeError::LastAdministrator) } else { Ok(()) }
 }
 
+/// Who changes an account can get into it, by a mail to another address for example: only who could do all that it can may.
+async fn no_more_than_held_on_conn(
+    conn: &mut AsyncPgConnection,
+    account: &User,
+    held: &BTreeSet<String>,
+) -> Result<(), ChangeError> {
+    only_what_is_held(&role_permissions_on_conn(conn, &account.role).await?, held)
+}
+
 /// The account, locked against other changes.
-async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
-    let locked: Option<Uuid> = users::table.find(id).select(users::id).for_update().first(conn).await.optional()?;
-    locked.ok_or(ChangeError::UserNotFound)?;
+async fn account_locked_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
+    account_lock_on_conn(conn, id).await?;
     account_on_conn(conn, id).await
 }
