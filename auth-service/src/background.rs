@@ -63,6 +63,7 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
         let sender = sender.clone();
         supervisor.spawn("mail_sender", |stop| sender.run(stop));
     }
+    supervisor.spawn("mail_count", |stop| sender.count(stop));
     let watch = KeysWatch {
         store,
         sealing,

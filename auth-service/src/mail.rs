@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{SubsecRound as _, TimeDelta, Utc};
 use lettre::message::header::{ContentTransferEncoding, ContentType};
@@ -253,25 +253,35 @@ pub struct MailSender {
 impl MailSender {
     /// Until told to stop; a mail that is being sent is finished first.
     pub async fn run(self, stop: CancellationToken) -> Result<(), TaskError> {
-        let mut counted: Option<Instant> = None;
         loop {
-            let is_ready = !self.readiness.not_ready().contains_key(SCHEMA);
-            let has_sent = is_ready
+            let has_sent = self.is_ready()
                 && self.next().await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "the outbox of mails cannot be read");
                     false
                 });
-            if is_ready && counted.is_none_or(|counted| counted.elapsed() > COUNT) {
-                counted = Some(Instant::now());
-                if let Ok(waiting) = self.store.mails_waiting().await {
-                    metrics::gauge!("mails_waiting").set(waiting as f64);
-                }
-            }
             // A full outbox is emptied without pause.
             if !has_sent && stopped_within(&stop, LOOK).await || stop.is_cancelled() {
                 return Ok(());
             }
         }
+    }
+
+    /// Counts what waits, until told to stop: once in a replica, however many send.
+    pub async fn count(self, stop: CancellationToken) -> Result<(), TaskError> {
+        loop {
+            if self.is_ready()
+                && let Ok(waiting) = self.store.mails_waiting().await
+            {
+                metrics::gauge!("mails_waiting").set(waiting as f64);
+            }
+            if stopped_within(&stop, COUNT).await {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.readiness.not_ready().contains_key(SCHEMA)
     }
 
     /// Sends one mail that is due; whether there was one.

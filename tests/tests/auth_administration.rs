@@ -12,7 +12,7 @@ use proto::auth::v1::audit_service_client::AuditServiceClient;
 use proto::auth::v1::role_service_client::RoleServiceClient;
 use proto::auth::v1::user_service_client::UserServiceClient;
 use proto::auth::v1::*;
-use tests::{Authorized, PASSWORD, Service, assert_refused, run_program};
+use tests::{Authorized, PASSWORD, assert_refused};
 use tonic::{Code, Response, Status};
 
 /// A service with an administrator, and some members.
@@ -25,10 +25,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let fixture = Fixture::start().await;
-        let url = fixture.database.runtime_url();
-        let bootstrap = ["admin", "bootstrap", "--email", "root@example.com", "--password-stdin"];
-        assert_eq!(run_program(Service::Auth, &bootstrap, &[("DATABASE_URL", &url)], PASSWORD).await.code, 0);
-        let signed_in = fixture.sign_in("root", PASSWORD).await.unwrap();
+        let signed_in = fixture.administrator().await;
         let (admin, admin_id) = (signed_in.tokens.unwrap().access_token, signed_in.user.unwrap().id);
         Self { fixture, admin, admin_id }
     }

@@ -8,7 +8,7 @@ use proto::auth::v1::service_account_service_client::ServiceAccountServiceClient
 use proto::auth::v1::token_service_client::TokenServiceClient;
 use proto::auth::v1::user_service_client::UserServiceClient;
 use proto::auth::v1::*;
-use tests::{Authorized, PASSWORD, Service, assert_refused, run_program};
+use tests::{Authorized, PASSWORD, assert_refused};
 use tonic::{Code, Status};
 
 /// A service with an administrator.
@@ -20,10 +20,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let fixture = Fixture::start().await;
-        let url = fixture.database.runtime_url();
-        let bootstrap = ["admin", "bootstrap", "--email", "root@example.com", "--password-stdin"];
-        assert_eq!(run_program(Service::Auth, &bootstrap, &[("DATABASE_URL", &url)], PASSWORD).await.code, 0);
-        let admin = fixture.sign_in("root", PASSWORD).await.unwrap().tokens.unwrap().access_token;
+        let admin = fixture.administrator().await.tokens.unwrap().access_token;
         Self { fixture, admin }
     }
 

@@ -35,11 +35,12 @@ impl audit_service_server::AuditService for AuditService {
         let request = request.into_inner();
         let (filter, bound) = parse::audit_filter(caller, &request)?;
         let asked = page::Asked { size: request.page_size, token: &request.page_token };
-        let page = asked.open(&self.page_tokens, &bound)?;
+        let page = asked.open(&self.page_tokens, &bound, TimeCursor::from_bytes)?;
         let found = self.flows.list_audit_events(caller, &filter, page.behind, page.limit()).await;
         let found = found.map_err(|error| flow_problem("list_audit_events", &error))?;
-        let (events, next_page_token) =
-            page.close(&self.page_tokens, &bound, found, |event| TimeCursor { time: event.occurred_at, id: event.id });
+        let (events, next_page_token) = page.close(&self.page_tokens, &bound, found, |event| {
+            TimeCursor { time: event.occurred_at, id: event.id }.to_bytes().to_vec()
+        });
         let events = events.into_iter().map(convert::audit_event).collect();
         Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }

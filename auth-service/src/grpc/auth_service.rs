@@ -177,12 +177,11 @@ impl auth_service_server::AuthService for AuthService {
         let request = request.into_inner();
         let bound = parse::sessions(caller, &request)?;
         let asked = page::Asked { size: request.page_size, token: &request.page_token };
-        let page = asked.open(&self.page_tokens, &bound)?;
+        let page = asked.open(&self.page_tokens, &bound, TimeCursor::from_bytes)?;
         let found = self.flows.list_sessions(caller, page.behind, page.limit()).await;
         let found = found.map_err(|error| flow_problem("list_sessions", &error))?;
-        let (sessions, next_page_token) = page.close(&self.page_tokens, &bound, found, |session| TimeCursor {
-            time: session.last_used_at,
-            id: session.id,
+        let (sessions, next_page_token) = page.close(&self.page_tokens, &bound, found, |session| {
+            TimeCursor { time: session.last_used_at, id: session.id }.to_bytes().to_vec()
         });
         let sessions = sessions.into_iter().map(|session| convert::session(session, caller.session_id)).collect();
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))

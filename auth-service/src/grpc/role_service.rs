@@ -47,10 +47,11 @@ impl role_service_server::RoleService for RoleService {
         parse::valid(&request)?;
         let bound = Bound::new("roles", caller.id().as_bytes());
         let asked = page::Asked { size: request.page_size, token: &request.page_token };
-        let page: page::Page<String> = asked.open(&self.page_tokens, &bound)?;
+        let page = asked.open(&self.page_tokens, &bound, page::name)?;
         let found = self.flows.list_roles(caller, page.behind.as_deref(), page.limit()).await;
         let found = found.map_err(|error| flow_problem("list_roles", &error))?;
-        let (found, next_page_token) = page.close(&self.page_tokens, &bound, found, |role| role.name.clone());
+        let (found, next_page_token) =
+            page.close(&self.page_tokens, &bound, found, |role| role.name.as_bytes().to_vec());
         Ok(Response::new(ListRolesResponse { roles: found.into_iter().map(convert::role).collect(), next_page_token }))
     }
 

@@ -51,10 +51,11 @@ impl service_account_service_server::ServiceAccountService for ServiceAccountSer
         parse::valid(&request)?;
         let bound = Bound::new("service accounts", acting.id().as_bytes());
         let asked = page::Asked { size: request.page_size, token: &request.page_token };
-        let page: page::Page<String> = asked.open(&self.page_tokens, &bound)?;
+        let page = asked.open(&self.page_tokens, &bound, page::name)?;
         let found = self.flows.list_service_accounts(acting, page.behind.as_deref(), page.limit()).await;
         let found = found.map_err(|error| flow_problem("list_service_accounts", &error))?;
-        let (found, next_page_token) = page.close(&self.page_tokens, &bound, found, |account| account.name.clone());
+        let (found, next_page_token) =
+            page.close(&self.page_tokens, &bound, found, |account| account.name.as_bytes().to_vec());
         let service_accounts = found.into_iter().map(convert::service_account).collect();
         Ok(Response::new(ListServiceAccountsResponse { service_accounts, next_page_token }))
     }

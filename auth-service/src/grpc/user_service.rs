@@ -7,11 +7,10 @@ use proto::auth::v1::*;
 use service_kit::page_token::PageTokens;
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse};
-use crate::domain::page::page_size;
+use super::{convert, page, parse};
 use crate::domain::user::User as Account;
 use crate::domain::user_list::UserCursor;
-use crate::errors::{AuthReason, Problem, flow_problem, not_implemented, page_token_problem};
+use crate::errors::{AuthReason, Problem, flow_problem, not_implemented};
 use crate::flows::Flows;
 
 /// Administration of accounts.
@@ -58,22 +57,12 @@ impl user_service_server::UserService for UserService {
         let request = request.into_inner();
         let (query, bound) = parse::users(caller, &request)?;
         let field = query.order.field;
-        let behind = match request.page_token.as_str() {
-            "" => None,
-            token => {
-                let bytes = self.page_tokens.open(&bound, token).ok();
-                let cursor = bytes.and_then(|bytes| UserCursor::from_bytes(&bytes, field));
-                Some(cursor.ok_or_else(page_token_problem)?)
-            }
-        };
-        let size = page_size(request.page_size);
-        let found = self.flows.list_users(caller, &query, behind.as_ref(), size + 1).await;
-        let mut found: Vec<Account> = found.map_err(|error| flow_problem("list_users", &error))?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let has_more = found.len() > size;
-        found.truncate(size);
-        let last = found.last().filter(|_| has_more).map(|user| UserCursor::of(user, field));
-        let next_page_token = last.map(|cursor| self.page_tokens.seal(&bound, &cursor.to_bytes())).unwrap_or_default();
+        let asked = page::Asked { size: request.page_size, token: &request.page_token };
+        let page = asked.open(&self.page_tokens, &bound, |bytes| UserCursor::from_bytes(bytes, field))?;
+        let found = self.flows.list_users(caller, &query, page.behind.as_ref(), page.limit()).await;
+        let found = found.map_err(|error| flow_problem("list_users", &error))?;
+        let place = |user: &Account| UserCursor::of(user, field).to_bytes();
+        let (found, next_page_token) = page.close(&self.page_tokens, &bound, found, place);
         Ok(Response::new(ListUsersResponse { users: found.into_iter().map(convert::user).collect(), next_page_token }))
     }
 

@@ -51,9 +51,9 @@ impl AuthStore {
         self.database
             .transaction("account_update_own", async |conn| {
                 // First the row, then the question: whoever waits for it may have lost the session meanwhile.
-                account_lock_on_conn(conn, caller.user_id).await?;
+                let before = account_locked_on_conn(conn, caller.user_id).await?;
                 caller_check_on_conn(conn, caller, now).await?;
-                let (user, changed) = account_update_on_conn(conn, caller.user_id, change, now).await?;
+                let (user, changed) = account_update_on_conn(conn, before, change, now).await?;
                 if !changed.is_empty() {
                     let event = Event::done(caller.actor(), AuditAction::ProfileUpdate, Target::User(user.id));
                     audit_insert_on_conn(conn, &event.changing(&changed), origin, now).await?;
@@ -135,15 +135,20 @@ pub(super) async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid)
     locked.map(|_| ()).ok_or(ChangeError::UserNotFound)
 }
 
-/// Changes an account; gives it as it is then, and the names of what really changed.
+/// The account, locked.
+pub(super) async fn account_locked_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
+    account_lock_on_conn(conn, id).await?;
+    account_on_conn(conn, id).await
+}
+
+/// Changes a locked account; gives it as it is then, and the names of what really changed.
 pub(super) async fn account_update_on_conn(
     conn: &mut AsyncPgConnection,
-    id: Uuid,
+    before: User,
     change: &AccountChange,
     now: DateTime<Utc>,
 ) -> Result<(User, Vec<&'static str>), ChangeError> {
-    account_lock_on_conn(conn, id).await?;
-    let before = account_on_conn(conn, id).await?;
+    let id = before.id;
     let mut columns = AccountColumns::default();
     let mut changed = Vec::new();
     if let Some(email) = change.email.as_ref().filter(|email| email.as_str() != before.email) {

@@ -9,7 +9,7 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::accounts::{account_lock_on_conn, account_on_conn, reset_tokens_void_on_conn};
+use super::accounts::{account_lock_on_conn, account_locked_on_conn, account_on_conn, reset_tokens_void_on_conn};
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
 use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
@@ -61,14 +61,14 @@ const CLAIM: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attemp
     ) RETURNING id, user_id, kind, created_at, attempts";
 
 impl AuthStore {
-    /// Puts a mail for whoever wants a new password into the outbox and voids the tokens that are out. Gives whose account it
-    /// is; `None`: there is no active one with the address. The request is in the audit trail in any case.
+    /// Puts a mail for whoever wants a new password into the outbox and voids the tokens that are out, if there is an active
+    /// account with the address. The request is in the audit trail in any case.
     pub async fn password_reset_ask(
         &self,
         email: &Email,
         origin: &Origin,
         now: DateTime<Utc>,
-    ) -> Result<Option<Uuid>, ChangeError> {
+    ) -> Result<(), ChangeError> {
         self.database
             .transaction("password_reset_ask", async |conn| {
                 let exact = users::email.eq(email.as_str());
@@ -96,7 +96,7 @@ impl AuthStore {
                         reset_tokens_void_on_conn(conn, user_id, now).await?;
                     }
                 }
-                Ok::<_, ChangeError>(found)
+                Ok::<_, ChangeError>(())
             })
             .await
     }
@@ -110,14 +110,10 @@ impl AuthStore {
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("email_verification_ask", async |conn| {
+                // First the row, then the question: whoever waits for it may have lost the session meanwhile.
+                let user = account_locked_on_conn(conn, caller.user_id).await?;
                 caller_check_on_conn(conn, caller, now).await?;
-                let is_verified: bool = users::table
-                    .find(caller.user_id)
-                    .select(users::email_verified)
-                    .for_no_key_update()
-                    .first(conn)
-                    .await?;
-                if is_verified {
+                if user.email_verified {
                     return Ok(());
                 }
                 if mail_ask_on_conn(conn, caller.user_id, MailKind::EmailVerification, now).await? {

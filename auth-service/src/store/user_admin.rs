@@ -11,7 +11,7 @@ use proto::auth::v1::AuditAction;
 use uuid::Uuid;
 
 use super::accounts::{
-    AccountChange, account_lock_on_conn, account_on_conn, account_update_on_conn, reset_tokens_void_on_conn,
+    AccountChange, account_locked_on_conn, account_on_conn, account_update_on_conn, reset_tokens_void_on_conn,
 };
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
@@ -68,7 +68,7 @@ impl AuthStore {
                 let before = account_locked_on_conn(conn, id).await?;
                 let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
                 no_more_than_held_on_conn(conn, &before, &held).await?;
-                let (user, changed) = account_update_on_conn(conn, id, change, now).await?;
+                let (user, changed) = account_update_on_conn(conn, before, change, now).await?;
                 if !changed.is_empty() {
                     let event = Event::done(caller.actor(), AuditAction::UserUpdate, Target::User(id));
                     audit_insert_on_conn(conn, &event.changing(&changed), origin, now).await?;
@@ -214,10 +214,4 @@ async fn no_more_than_held_on_conn(
     held: &BTreeSet<String>,
 ) -> Result<(), ChangeError> {
     only_what_is_held(&role_permissions_on_conn(conn, &account.role).await?, held)
-}
-
-/// The account, locked against other changes.
-async fn account_locked_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
-    account_lock_on_conn(conn, id).await?;
-    account_on_conn(conn, id).await
 }

@@ -278,6 +278,11 @@ async fn a_server_with_a_certificate_of_nobody_gets_no_mail() {
     let told = fixture.server.wait_for_log(|line| line.contains("a mail was not sent")).await;
     assert!(told.contains("postponed"), "{told}");
     assert_eq!((smtp.count(), fixture.count(OUTBOX).await), (0, 1));
+    let started = Instant::now();
+    while !metrics_page(&fixture.server).await.contains("mails_waiting 1") {
+        assert!(started.elapsed() < PATIENCE, "what waits is not counted");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test]

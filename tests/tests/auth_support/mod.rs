@@ -7,7 +7,7 @@ use proto::auth::v1::{
     GetMeRequest, GetMeResponse, RefreshTokenRequest, SignInRequest, SignInResponse, SignOutRequest, SignUpRequest,
     SignUpResponse, Tokens,
 };
-use tests::{AuthServer, Environment, TestDatabase};
+use tests::{AuthServer, Environment, PASSWORD, Service, TestDatabase, run_program};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_postgres::Client;
 use tonic::Status;
@@ -36,6 +36,15 @@ impl Fixture {
     pub async fn start_on(database: TestDatabase, extra: Environment<'_>) -> Self {
         let client = database.client().await;
         Self { server: AuthServer::start(&database, &[CHEAP_HASHES, extra].concat()).await, client, database }
+    }
+
+    /// Makes the administrator `root` and signs in.
+    pub async fn administrator(&self) -> SignInResponse {
+        let url = self.database.runtime_url();
+        let bootstrap = ["admin", "bootstrap", "--email", "root@example.com", "--password-stdin"];
+        let run = run_program(Service::Auth, &bootstrap, &[("DATABASE_URL", &url)], PASSWORD).await;
+        assert_eq!(run.code, 0, "{run:#?}");
+        self.sign_in("root", PASSWORD).await.unwrap()
     }
 
     pub async fn sign_up(&self, email: &str, username: &str, password: &str) -> Result<SignUpResponse, Status> {
