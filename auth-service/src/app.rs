@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use auth_client::{AuthLayer, Verifier, VerifierConfig};
+use auth_client::{AuthLayer, ChannelOptions, Verifier, VerifierConfig};
 use chrono::Utc;
 use proto::auth::v1;
 use proto::auth::v1::audit_service_server::AuditServiceServer;
@@ -13,7 +13,9 @@ use proto::auth::v1::role_service_server::RoleServiceServer;
 use proto::auth::v1::service_account_service_server::ServiceAccountServiceServer;
 use proto::auth::v1::token_service_server::TokenServiceServer;
 use proto::auth::v1::user_service_server::UserServiceServer;
+use service_kit::config::TlsArgs;
 use service_kit::database::Database;
+use service_kit::peer::{Peer, PeerError, PeerFiles, PeerSettings};
 use service_kit::readiness::Readiness;
 use service_kit::server::{MESSAGE_LIMIT, ServerBuilder};
 use service_kit::status::Reason as _;
@@ -21,12 +23,12 @@ use service_kit::tasks::Supervisor;
 use service_kit::telemetry::Metrics;
 
 use crate::cli::ServeArgs;
-use crate::config::{KeyEncryptionKey, SignUpPolicy};
+use crate::config::{KeyEncryptionKey, PeerArgs, SignUpPolicy};
 use crate::domain::password::HashingPool;
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::errors::AuthReason;
-use crate::flows::{Flows, UnusableHashes};
+use crate::flows::{Flows, UnusableHashes, delta};
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
 use crate::mail::Mailer;
@@ -59,7 +61,9 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
 
     let mailer = mailer(&args)?;
     let database = Database::new(&args.database.database_url, args.database.database_max_connections)?;
-    let store = AuthStore::new(database.clone());
+    let task_service = Arc::new(task_service(&args.peer, &args.tls)?);
+    let settings = Arc::new(args.tokens.settings());
+    let store = AuthStore::new(database.clone()).with_token_life(delta(settings.access_ttl));
     let KeyEncryptionKey { sealing, page_tokens } = args.keys.key_encryption_key;
     keys_first_look(&store, &sealing).await?;
 
@@ -75,7 +79,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             .context("the hashing threads cannot be started")?,
         keys: keys.clone(),
         sealing: Arc::clone(&sealing),
-        settings: Arc::new(args.tokens.settings()),
+        settings: Arc::clone(&settings),
         sign_up_open: args.accounts.sign_up == SignUpPolicy::Open,
         unusable_hashes: UnusableHashes::default(),
     };
@@ -94,6 +98,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             sealing,
             keys: keys.clone(),
             mailer,
+            task_service,
+            settings,
         },
     );
     let pool = database.clone();
@@ -144,8 +150,19 @@ pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
         return Err(ConfigurationError { variable: "REFRESH_TOKEN_TTL", reason }.into());
     }
     args.tls.check()?;
+    task_service(&args.peer, &args.tls)?;
     mailer(args)?;
     Ok(())
+}
+
+/// The channel to the task service.
+fn task_service(peer: &PeerArgs, tls: &TlsArgs) -> Result<Peer, PeerError> {
+    let url = ("TASK_SERVICE_URL", peer.task_service_url.as_str());
+    let settings = PeerSettings::new(url, ("TASK_SERVICE_CA_FILE", peer.task_service_ca_file.as_deref()), tls);
+    Peer::new(settings, |url, PeerFiles { ca, certificate, key }| {
+        let options = ChannelOptions { ca_pem: ca, identity_pem: certificate.zip(key), ..ChannelOptions::default() };
+        auth_client::channel_lazy(url, options).map_err(|error| error.to_string())
+    })
 }
 
 fn mailer(args: &ServeArgs) -> anyhow::Result<Mailer> {

@@ -1,22 +1,25 @@
-//! What runs beside the calls, each under the supervisor: the readiness latches, the signing keys and the mails.
+//! What runs beside the calls, each under the supervisor: the readiness latches, the signing keys, the mails and the purges.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use auth_client::Verifier;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use migration_engine::{MigrationSet, Severity, State};
 use service_kit::database::Database;
+use service_kit::peer::Peer;
 use service_kit::readiness::Readiness;
 use service_kit::tasks::{Supervisor, TaskError};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::access_token::TokenSettings;
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::keys::Keys;
 use crate::mail::{MailSender, Mailer};
 use crate::migrate::EngineConnections;
+use crate::purge::PurgeSender;
 use crate::store::AuthStore;
 use crate::store::signing_keys::KeyStoreError;
 
@@ -53,17 +56,25 @@ pub struct Parts {
     pub sealing: Arc<SealingKey>,
     pub keys: Keys,
     pub mailer: Mailer,
+    pub task_service: Arc<Peer>,
+    pub settings: Arc<TokenSettings>,
 }
 
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
-    let Parts { database, connector, migrations, verifier, store, sealing, keys, mailer } = parts;
+    let Parts { database, connector, migrations, verifier, store, sealing, keys, mailer, task_service, settings } =
+        parts;
     let sender = MailSender { store: store.clone(), mailer: Arc::new(mailer), readiness: readiness.clone() };
     for _ in 0..MAIL_SENDERS {
         let sender = sender.clone();
         supervisor.spawn("mail_sender", |stop| sender.run(stop));
     }
     supervisor.spawn("mail_count", |stop| sender.count(stop));
+    let purge =
+        PurgeSender { store: store.clone(), task_service, keys: keys.clone(), settings, readiness: readiness.clone() };
+    let count = purge.clone();
+    supervisor.spawn("purge_sender", |stop| purge.run(stop));
+    supervisor.spawn("purge_count", |stop| count.count(stop));
     let watch = KeysWatch {
         store,
         sealing,
@@ -219,6 +230,25 @@ pub async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
     tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }
 
+/// The pause after a failed attempt, from 1: doubles from one to the next.
+pub fn pause_after(attempt: i32, first: TimeDelta, longest: TimeDelta) -> TimeDelta {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(0).min(16);
+    (first * 2_i32.pow(doublings)).min(longest)
+}
+
 fn gauge_of(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let pause = |attempt| pause_after(attempt, TimeDelta::seconds(2), TimeDelta::minutes(10));
+        assert_eq!(pause(1), TimeDelta::seconds(2));
+        assert_eq!(pause(3), TimeDelta::seconds(8));
+        assert_eq!(pause(i32::MAX), TimeDelta::minutes(10));
+    }
 }

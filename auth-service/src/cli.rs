@@ -132,6 +132,7 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
     done.unwrap_or_else(|error| {
         eprintln!("error: {}", one_line(&error));
         let is_configuration = error.is::<app::ConfigurationError>()
+            || error.is::<service_kit::peer::PeerError>()
             || matches!(error.downcast_ref::<ServeError>(), Some(ServeError::Tls(_)));
         if is_configuration { ExitCode::from(2) } else { ExitCode::FAILURE }
     })

@@ -10,6 +10,7 @@
 //! | `HASHING_MEMORY_BUDGET_KIB`, `HASHING_QUEUE` | [`HashingArgs`] | 262144, 64 |
 //! | `SIGN_UP` | [`AccountArgs`] | open |
 //! | `TASK_SERVICE_URL` | [`PeerArgs`] | required |
+//! | `TASK_SERVICE_CA_FILE` | [`PeerArgs`] | unset: the system's authorities |
 //! | `SMTP_URL`, `SMTP_CA_FILE`, `MAIL_FROM`, `MAIL_DIR` | [`MailArgs`] | unset |
 //! | `PASSWORD_RESET_LINK`, `EMAIL_VERIFICATION_LINK` | [`MailArgs`] | unset |
 
@@ -143,6 +144,9 @@ pub struct PeerArgs {
     /// The task service: http://HOST:PORT or https://HOST:PORT.
     #[arg(long, env = "TASK_SERVICE_URL", value_name = "URL", value_parser = service_url)]
     pub task_service_url: String,
+    /// Authorities of the task service's certificate, PEM [default: those of the system].
+    #[arg(long, env = "TASK_SERVICE_CA_FILE", value_name = "FILE")]
+    pub task_service_ca_file: Option<PathBuf>,
 }
 
 /// Mail.

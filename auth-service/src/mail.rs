@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::background::{SCHEMA, stopped_within};
+use crate::background::{SCHEMA, pause_after, stopped_within};
 use crate::domain::mail::{GIVE_UP_AFTER, GIVE_UP_REFUSED_AFTER, MailKind, TokenMail};
 use crate::domain::opaque_token::OpaqueToken;
 use crate::store::AuthStore;
@@ -329,28 +329,15 @@ impl MailSender {
         if is_over {
             self.store.mail_remove(id).await?;
         } else {
-            self.store.mail_postpone(id, token_hash, now + pause_after(attempt)).await?;
+            self.store.mail_postpone(id, token_hash, now + pause_after(attempt, FIRST_PAUSE, LONGEST_PAUSE)).await?;
         }
         Ok(())
     }
 }
 
-/// Doubles from attempt to attempt.
-fn pause_after(attempt: i32) -> TimeDelta {
-    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(0).min(16);
-    (FIRST_PAUSE * 2_i32.pow(doublings)).min(LONGEST_PAUSE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound() {
-        assert_eq!(pause_after(1), FIRST_PAUSE);
-        assert_eq!(pause_after(3), FIRST_PAUSE * 4);
-        assert_eq!(pause_after(i32::MAX), LONGEST_PAUSE);
-    }
 
     #[test]
     fn a_password_goes_to_another_machine_only_encrypted() {

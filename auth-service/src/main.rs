@@ -16,6 +16,7 @@ mod mail;
 mod metrics_help;
 mod migrate;
 mod migrations;
+mod purge;
 mod store;
 
 use std::process::ExitCode;

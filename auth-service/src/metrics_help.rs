@@ -28,6 +28,8 @@ pub fn describe() {
         "mails_suppressed_total",
         "Mails not sent because the account had enough of them within the hour, by kind"
     );
+    describe_counter!("user_purges_total", "Calls that purge the tasks of deleted accounts, by outcome: ok or failed");
+    describe_gauge!("user_purges_waiting", "Deleted accounts whose tasks are to be purged");
     describe_gauge!("mails_waiting", "Mails in the outbox");
     describe_gauge!("migration_pending", "Migrations that this binary has and the database has not");
     describe_gauge!("schema_drift_objects", "Objects of the schema that differ from the expected ones");

@@ -15,6 +15,7 @@
 //! | [`deadline`] | the deadline of the call at hand |
 //! | [`stack`] | the one tower stack |
 //! | [`server`] | bind, serve, drain |
+//! | [`peer`] | the channel to another service, whose TLS files may be renewed |
 //! | [`tasks`] | owned background tasks |
 
 pub mod config;
@@ -23,6 +24,7 @@ pub mod deadline;
 pub mod http;
 pub mod methods;
 pub mod page_token;
+pub mod peer;
 pub mod postgres;
 pub mod readiness;
 pub mod server;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use auth_client::{AuthLayer, Verifier, VerifierConfig};
+use auth_client::{AuthLayer, ChannelOptions, ChannelSource, GrpcKeySource, Verifier, VerifierConfig};
 use proto::task::v1;
 use proto::task::v1::ownership_service_server::OwnershipServiceServer;
 use proto::task::v1::task_service_server::TaskServiceServer;
 use service_kit::config::TlsArgs;
 use service_kit::database::Database;
+use service_kit::peer::{Peer, PeerError, PeerFiles, PeerSettings};
 use service_kit::postgres::DatabaseUrl;
 use service_kit::readiness::Readiness;
 use service_kit::server::{MESSAGE_LIMIT, ServerBuilder};
@@ -20,7 +21,6 @@ use crate::config::{PagingArgs, PeerArgs, TokenArgs};
 use crate::domain::page_token::PageTokens;
 use crate::errors::TaskReason;
 use crate::grpc::{OwnershipService, TaskService};
-use crate::key_source::{PeerFiles, ReloadingKeySource};
 use crate::store::TaskStore;
 use crate::{background, migrate, migrations};
 
@@ -37,7 +37,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     let database = Database::new(&database_url, args.database.database_max_connections)?;
     let page_tokens = Arc::new(page_tokens(&args.paging, &database_url)?);
     let store = TaskStore::new(database.clone());
-    let verifier = verifier(&args.tokens, &args.peer, &args.tls)?;
+    let auth = auth_service(&args.peer, &args.tls)?;
+    let verifier = verifier(&args.tokens, auth);
 
     let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
     let supervisor = Supervisor::new();
@@ -55,8 +56,9 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     let pool = database.clone();
     metrics.before_scrape(move || pool.record_metrics());
 
+    let ownership =
+        OwnershipServiceServer::new(OwnershipService::new(store.clone())).max_decoding_message_size(MESSAGE_LIMIT);
     let tasks = TaskServiceServer::new(TaskService::new(store, page_tokens)).max_decoding_message_size(MESSAGE_LIMIT);
-    let ownership = OwnershipServiceServer::new(OwnershipService).max_decoding_message_size(MESSAGE_LIMIT);
     let served = ServerBuilder::new(args.listen, args.tls, args.shutdown, readiness)
         .descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .add_service(tasks)
@@ -75,13 +77,23 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
 /// Must run on a runtime, as channels do.
 pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
     args.tls.check()?;
-    ReloadingKeySource::new(PeerFiles::new(&args.peer, &args.tls))?;
+    auth_service(&args.peer, &args.tls)?;
     Ok(())
 }
 
-fn verifier(tokens: &TokenArgs, peer: &PeerArgs, tls: &TlsArgs) -> anyhow::Result<Verifier> {
-    let source = ReloadingKeySource::new(PeerFiles::new(peer, tls))?;
-    Ok(Verifier::new(VerifierConfig::new(&tokens.jwt_issuer, &tokens.jwt_audience), source))
+/// The channel to the auth service.
+fn auth_service(peer: &PeerArgs, tls: &TlsArgs) -> Result<ChannelSource, PeerError> {
+    let url = ("AUTH_SERVICE_URL", peer.auth_service_url.as_str());
+    let settings = PeerSettings::new(url, ("AUTH_SERVICE_CA_FILE", peer.auth_service_ca_file.as_deref()), tls);
+    let peer = Peer::new(settings, |url, PeerFiles { ca, certificate, key }| {
+        let options = ChannelOptions { ca_pem: ca, identity_pem: certificate.zip(key), ..ChannelOptions::default() };
+        auth_client::channel_lazy(url, options).map_err(|error| error.to_string())
+    })?;
+    Ok(Arc::new(move || peer.channel()))
+}
+
+fn verifier(tokens: &TokenArgs, auth: ChannelSource) -> Verifier {
+    Verifier::new(VerifierConfig::new(&tokens.jwt_issuer, &tokens.jwt_audience), GrpcKeySource::new(auth))
 }
 
 /// All replicas must accept each other's page tokens: see docs/decisions/page-token-key.md.

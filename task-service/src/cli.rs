@@ -9,7 +9,7 @@ use service_kit::config::{
 use service_kit::telemetry;
 
 use crate::config::{PagingArgs, PeerArgs, TokenArgs};
-use crate::{app, config, migrate, migrations};
+use crate::{app, migrate, migrations};
 
 /// Tasks over gRPC.
 #[derive(Debug, clap::Parser)]
@@ -95,7 +95,7 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
     done.unwrap_or_else(|error| {
         // One line, however many causes.
         eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
-        let is_configuration = error.is::<config::ConfigurationError>()
+        let is_configuration = error.is::<service_kit::peer::PeerError>()
             || matches!(error.downcast_ref(), Some(service_kit::server::ServeError::Tls(_)));
         if is_configuration { ExitCode::from(2) } else { ExitCode::FAILURE }
     })

@@ -13,16 +13,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tonic::codegen::http::Uri;
 
-/// A setting that reads well and yet cannot be used: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable}: {reason}")]
-pub struct ConfigurationError {
-    /// The environment variable.
-    pub variable: &'static str,
-    /// What is wrong and what is expected; no secret.
-    pub reason: String,
-}
-
 /// Which access tokens are accepted.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Tokens")]

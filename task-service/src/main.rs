@@ -8,7 +8,6 @@ mod config;
 mod domain;
 mod errors;
 mod grpc;
-mod key_source;
 mod migrate;
 mod migrations;
 mod store;

@@ -63,6 +63,23 @@ impl Pair {
         Self { auth, task, auth_database, task_database }
     }
 
+    /// Kills the auth service, if it still runs, and starts it where it was.
+    pub async fn restart_auth(&mut self, extra: Environment<'_>) {
+        self.auth.kill();
+        let at = Addresses { grpc: self.auth.address(), metrics: self.auth.metrics_address() };
+        let started = AuthServer::start_at(at, &self.auth_database, self.task.address(), extra).await;
+        self.auth = started.unwrap_or_else(|failure| panic!("auth-service did not start again: {failure:#?}"));
+    }
+
+    /// Kills the task service, if it still runs, and starts it where it was.
+    pub async fn restart_task(&mut self, extra: Environment<'_>) {
+        self.task.kill();
+        let at = Addresses { grpc: self.task.address(), metrics: self.task.metrics_address() };
+        let database = self.task_database.as_ref().unwrap_or(&self.auth_database);
+        let started = TaskServer::start_at(at, database, self.auth.address(), extra).await;
+        self.task = started.unwrap_or_else(|failure| panic!("task-service did not start again: {failure:#?}"));
+    }
+
     /// A client of AuthService without a token.
     pub fn auth(&self) -> AuthServiceClient<Channel> {
         AuthServiceClient::new(self.auth.channel())

@@ -36,5 +36,7 @@ pub use keys::{KeyAlgorithm, KeyError, PublicKey};
 pub use layer::{AuthLayer, AuthService, principal_id};
 pub use principal::{Principal, PrincipalKind};
 pub use refusal::Refusal;
-pub use source::{BoxFuture, ChannelOptions, GrpcKeySource, KeySource, KeySourceError, SourceUrlError};
+pub use source::{
+    BoxFuture, ChannelOptions, ChannelSource, GrpcKeySource, KeySource, KeySourceError, SourceUrlError, channel_lazy,
+};
 pub use verifier::{TokenError, Verifier, VerifierConfig};

@@ -58,49 +58,58 @@ pub struct SourceUrlError {
     reason: String,
 }
 
+/// The channel to auth-service, asked for at every use: one whose TLS files were renewed may take its place.
+pub type ChannelSource = Arc<dyn Fn() -> Channel + Send + Sync>;
+
+/// A channel to auth-service that connects at its first use and again whenever the connection was lost.
+///
+/// # Errors
+/// The URL has no scheme `http` or `https` or no host, or the TLS options are not usable.
+pub fn channel_lazy(url: &str, options: ChannelOptions) -> Result<Channel, SourceUrlError> {
+    let refuse = |error: &dyn std::error::Error| SourceUrlError { reason: innermost(error) };
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| refuse(&error))?;
+    let secure = match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
+        (Some("http"), Some(_)) => false,
+        (Some("https"), Some(_)) => true,
+        _ => {
+            return Err(SourceUrlError { reason: "the scheme is not http or https, or there is no host".to_owned() });
+        }
+    };
+    let endpoint = endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        // A peer that vanished without a word is noticed in seconds, not at the next TCP timeout.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(5));
+    let endpoint = if secure { endpoint.tls_config(tls(options)).map_err(|error| refuse(&error))? } else { endpoint };
+    Ok(endpoint.connect_lazy())
+}
+
 /// Asks auth-service (`auth.v1.TokenService/ListSigningKeys`).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GrpcKeySource {
-    client: TokenServiceClient<Channel>,
+    channel: ChannelSource,
 }
 
 impl GrpcKeySource {
-    /// A source that connects at its first use and again whenever the connection was lost.
+    /// A source with a channel of its own.
     ///
     /// # Errors
-    /// The URL has no scheme `http` or `https` or no host, or the TLS options are not usable.
+    /// As [`channel_lazy`].
     pub fn connect_lazy(url: &str, options: ChannelOptions) -> Result<Self, SourceUrlError> {
-        let refuse = |error: &dyn std::error::Error| SourceUrlError { reason: innermost(error) };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| refuse(&error))?;
-        let secure = match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
-            (Some("http"), Some(_)) => false,
-            (Some("https"), Some(_)) => true,
-            _ => {
-                return Err(SourceUrlError {
-                    reason: "the scheme is not http or https, or there is no host".to_owned(),
-                });
-            }
-        };
-        let endpoint = endpoint
-            .connect_timeout(Duration::from_secs(2))
-            .tcp_nodelay(true)
-            // A peer that vanished without a word is noticed in seconds, not at the next TCP timeout.
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(5));
-        let endpoint =
-            if secure { endpoint.tls_config(tls(options)).map_err(|error| refuse(&error))? } else { endpoint };
-        Ok(Self::new(endpoint.connect_lazy()))
+        let channel = channel_lazy(url, options)?;
+        Ok(Self::new(Arc::new(move || channel.clone())))
     }
 
-    /// A source on a channel that exists already.
-    pub fn new(channel: Channel) -> Self {
-        Self { client: TokenServiceClient::new(channel) }
+    /// A source on a channel that others use too.
+    pub fn new(channel: ChannelSource) -> Self {
+        Self { channel }
     }
 }
 
 impl KeySource for GrpcKeySource {
     fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<PublicKey>, KeySourceError>> {
-        let mut client = self.client.clone();
+        let mut client = TokenServiceClient::new((self.channel)());
         Box::pin(async move {
             let answer = client.list_signing_keys(ListSigningKeysRequest::default()).await;
             let answer = answer.map_err(|status| KeySourceError::Rpc(Box::new(status)))?.into_inner();

@@ -36,6 +36,8 @@ pub struct Subject {
     pub role: String,
     /// What the role or the service account may do.
     pub permissions: BTreeSet<String>,
+    /// Tokens from before are void: this one says that it was issued then at the earliest.
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// A signed token.
@@ -62,7 +64,8 @@ pub fn issue(
     now: DateTime<Utc>,
 ) -> Result<AccessToken, NoSigningKey> {
     let key = ring.signing(now).ok_or(NoSigningKey)?;
-    let issued_at = u64::try_from(now.timestamp()).map_err(|_| NoSigningKey)?;
+    let issued_at = subject.not_before.map_or(now, |not_before| not_before.max(now));
+    let issued_at = u64::try_from(issued_at.timestamp()).map_err(|_| NoSigningKey)?;
     let expires = issued_at + settings.access_ttl.as_secs();
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(TOKEN_TYPE.to_owned());
@@ -120,6 +123,7 @@ mod tests {
             session_id: Some(Uuid::now_v7()),
             role: "admin".to_owned(),
             permissions: BTreeSet::from(["tasks.read".to_owned()]),
+            not_before: None,
         };
         let token = issue(subject.clone(), &settings, &ring, now).unwrap();
 

@@ -38,21 +38,52 @@ impl Flows {
         origin: &Origin,
     ) -> Result<(), FlowError> {
         for _ in 0..ATTEMPTS {
-            let (user, stored) = self.store.account_own(caller, now()).await?;
-            check_new_password(new, &user.email, &user.username)?;
-            let user_id = user.id;
-            let credentials = Credentials { user, password_hash: stored, email_key: None, username_key: None };
-            let usable = self.usable_hash(&credentials);
-            if !self.hashing.verify(current, usable).await? {
-                self.refusal_note(AuditAction::PasswordChange, caller.actor(), Some(user_id), origin).await?;
-                return Err(FlowError::CredentialsRefused);
-            }
+            let account = self.own_credentials(caller).await?;
+            check_new_password(new, &account.user.email, &account.user.username)?;
+            self.own_password_check(caller, &account, current, AuditAction::PasswordChange, origin).await?;
             let hash = self.hashing.hash(new).await?;
-            match self.store.password_change(caller, &credentials.password_hash, &hash, origin, now()).await {
+            match self.store.password_change(caller, &account.password_hash, &hash, origin, now()).await {
                 Err(ChangeError::Stale) => {}
                 done => return Ok(done?),
             }
         }
+        Err(FlowError::CredentialsRefused)
+    }
+
+    /// Deletes the caller's account.
+    ///
+    /// # Errors
+    /// [`FlowError::CredentialsRefused`] when the password is wrong; the last administrator.
+    pub async fn delete_me(&self, caller: Caller, password: &str, origin: &Origin) -> Result<(), FlowError> {
+        for _ in 0..ATTEMPTS {
+            let account = self.own_credentials(caller).await?;
+            self.own_password_check(caller, &account, password, AuditAction::AccountDelete, origin).await?;
+            match self.store.account_delete_own(caller, &account.password_hash, origin, now()).await {
+                Err(ChangeError::Stale) => {}
+                done => return Ok(done?),
+            }
+        }
+        Err(FlowError::CredentialsRefused)
+    }
+
+    async fn own_credentials(&self, caller: Caller) -> Result<Credentials, FlowError> {
+        let (user, password_hash) = self.store.account_own(caller, now()).await?;
+        Ok(Credentials { user, password_hash, email_key: None, username_key: None })
+    }
+
+    /// Goes on when the password is that of the caller's account.
+    async fn own_password_check(
+        &self,
+        caller: Caller,
+        account: &Credentials,
+        password: &str,
+        action: AuditAction,
+        origin: &Origin,
+    ) -> Result<(), FlowError> {
+        if self.hashing.verify(password, self.usable_hash(account)).await? {
+            return Ok(());
+        }
+        self.refusal_note(action, caller.actor(), Some(caller.user_id), origin).await?;
         Err(FlowError::CredentialsRefused)
     }
 

@@ -57,6 +57,14 @@ impl Flows {
         Ok(self.store.user_assign_role(caller, id, role, origin, now()).await?)
     }
 
+    /// Deletes an account, and has its tasks deleted soon after.
+    ///
+    /// # Errors
+    /// No such account, the last administrator, or the caller may not.
+    pub async fn delete_user(&self, caller: Acting, id: Uuid, origin: &Origin) -> Result<(), FlowError> {
+        Ok(self.store.user_delete(caller, id, origin, now()).await?)
+    }
+
     /// A page of accounts.
     ///
     /// # Errors

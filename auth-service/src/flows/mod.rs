@@ -136,7 +136,7 @@ impl Flows {
     /// # Errors
     /// [`FlowError::CallerGone`] when the account is inactive or deleted or the session has ended.
     pub async fn me(&self, caller: Caller) -> Result<User, FlowError> {
-        self.store.user_of_session(caller.user_id, caller.session_id, now()).await?.ok_or(FlowError::CallerGone)
+        self.store.user_of_session(caller, now()).await?.ok_or(FlowError::CallerGone)
     }
 
     /// Ends the session of a refresh token; gives whose it was. Unknown tokens are no error.
@@ -185,6 +185,6 @@ impl Flows {
 }
 
 /// Configured durations are bounded; longer ones would end at chrono's own bound.
-fn delta(duration: std::time::Duration) -> TimeDelta {
+pub fn delta(duration: std::time::Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }

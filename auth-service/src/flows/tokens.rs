@@ -105,8 +105,13 @@ impl Flows {
         let program = self.store.service_account_sign_in(client_id, &hash, CREDENTIALS_INVALID, origin, now).await?;
         let program = program.ok_or(FlowError::CredentialsRefused)?;
         let permissions = program.permissions.clone();
-        let subject =
-            Subject { id: program.id, session_id: None, role: String::new(), permissions: program.permissions };
+        let subject = Subject {
+            id: program.id,
+            session_id: None,
+            role: String::new(),
+            permissions: program.permissions,
+            not_before: None,
+        };
         let access = access_token::issue(subject, &self.settings, &ring, now)?;
         let ttl_seconds = i32::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i32::MAX);
         Ok(ProgramToken { id: program.id, access, ttl_seconds, permissions })

@@ -14,7 +14,7 @@ use super::{convert, page, parse};
 use crate::domain::opaque_token::OpaqueToken;
 use crate::domain::page::TimeCursor;
 use crate::domain::refresh_token::RefreshToken;
-use crate::errors::{flow_problem, not_implemented};
+use crate::errors::flow_problem;
 use crate::flows::Flows;
 
 /// Signing up, in and out, and one's own account.
@@ -165,8 +165,12 @@ impl auth_service_server::AuthService for AuthService {
         Ok(Response::new(VerifyEmailResponse {}))
     }
 
-    async fn delete_me(&self, _: Request<DeleteMeRequest>) -> Result<Response<DeleteMeResponse>, Status> {
-        not_implemented()
+    async fn delete_me(&self, request: Request<DeleteMeRequest>) -> Result<Response<DeleteMeResponse>, Status> {
+        let (caller, origin) = (parse::user_caller(&request)?, parse::origin(&request));
+        let password = Zeroizing::new(request.into_inner().password);
+        let deleted = self.flows.delete_me(caller, &password, &origin).await;
+        deleted.map_err(|error| flow_problem("delete_me", &error))?;
+        Ok(Response::new(DeleteMeResponse {}))
     }
 
     async fn list_sessions(

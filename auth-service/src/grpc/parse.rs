@@ -340,7 +340,7 @@ pub(super) fn origin<T>(request: &Request<T>) -> Origin {
 pub(super) fn user_caller<T>(request: &Request<T>) -> Result<Caller, Problem> {
     let principal = request.extensions().get::<Principal>().ok_or(AuthReason::TokenMissing)?;
     match (principal.kind, principal.session_id) {
-        (PrincipalKind::User, Some(session_id)) => Ok(Caller { user_id: principal.id, session_id }),
+        (PrincipalKind::User, Some(session_id)) => Ok(caller_as(principal, session_id)),
         _ => Err(AuthReason::UserNotFound.into()),
     }
 }
@@ -353,9 +353,13 @@ pub(super) fn acting<T>(request: &Request<T>) -> Result<Acting, Problem> {
 /// Whom a verified token is of.
 pub(super) fn acting_as(principal: &Principal) -> Acting {
     match principal.session_id {
-        Some(session_id) => Acting::Person(Caller { user_id: principal.id, session_id }),
+        Some(session_id) => Acting::Person(caller_as(principal, session_id)),
         None => Acting::Program(principal.id),
     }
+}
+
+fn caller_as(principal: &Principal, session_id: Uuid) -> Caller {
+    Caller { user_id: principal.id, session_id, issued_at: principal.issued_at.into() }
 }
 
 #[cfg(test)]

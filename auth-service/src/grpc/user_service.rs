@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::{convert, page, parse};
 use crate::domain::user::User as Account;
 use crate::domain::user_list::UserCursor;
-use crate::errors::{AuthReason, Problem, flow_problem, not_implemented};
+use crate::errors::{AuthReason, Problem, flow_problem};
 use crate::flows::Flows;
 
 /// Administration of accounts.
@@ -93,8 +93,12 @@ impl user_service_server::UserService for UserService {
         Ok(Response::new(AssignRoleResponse { user: Some(convert::user(user)) }))
     }
 
-    async fn delete_user(&self, _: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
-        not_implemented()
+    async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
+        let id = parse::id(request.get_ref(), "id", &request.get_ref().id)?;
+        let deleted = self.flows.delete_user(caller, id, &origin).await;
+        deleted.map_err(|error| flow_problem("delete_user", &error))?;
+        Ok(Response::new(DeleteUserResponse {}))
     }
 
     async fn get_user_stats(

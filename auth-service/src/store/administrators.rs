@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
+use super::revocations::Revoked;
 use super::roles::ADMIN;
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -97,7 +98,9 @@ impl AuthStore {
                     .execute(conn)
                     .await?;
                 bootstrap_note_on_conn(conn, id, now).await?;
-                user_sessions_end_on_conn(conn, id, EndReason::AdminReset, now).await
+                let ended = user_sessions_end_on_conn(conn, id, EndReason::AdminReset, now).await?;
+                self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                Ok(ended)
             })
             .await
     }

@@ -20,6 +20,8 @@ pub struct Caller {
     pub user_id: Uuid,
     /// The session that the token names.
     pub session_id: Uuid,
+    /// When the token was issued, in whole seconds.
+    pub issued_at: DateTime<Utc>,
 }
 
 impl Caller {
@@ -56,7 +58,20 @@ impl Acting {
     }
 }
 
-/// Goes on only when the account is active and the session has not ended. Gives the name of the role.
+/// The account is active, the session has not ended, and the token was issued after the last change that voids tokens of the
+/// account or of its role.
+#[diesel::dsl::auto_type(no_type_alias)]
+pub(super) fn good_caller(caller: Caller, now: DateTime<Utc>) -> _ {
+    let (user_id, session_id): (Uuid, Uuid) = (caller.user_id, caller.session_id);
+    let issued_at: DateTime<Utc> = caller.issued_at;
+    let account = users::id.eq(user_id).and(users::is_active);
+    let session = sessions::id.eq(session_id).and(sessions::ended_at.is_null()).and(sessions::expires_at.gt(now));
+    let of_user = users::tokens_not_before.is_null().or(users::tokens_not_before.assume_not_null().le(issued_at));
+    let of_role = roles::tokens_not_before.is_null().or(roles::tokens_not_before.assume_not_null().le(issued_at));
+    account.and(session).and(of_user).and(of_role)
+}
+
+/// Goes on only when the caller's token is still good. Gives the name of the role.
 pub(super) async fn caller_check_on_conn(
     conn: &mut AsyncPgConnection,
     caller: Caller,
@@ -65,9 +80,7 @@ pub(super) async fn caller_check_on_conn(
     let role: Option<String> = users::table
         .inner_join(roles::table)
         .inner_join(sessions::table)
-        .filter(users::id.eq(caller.user_id).and(users::is_active))
-        .filter(sessions::id.eq(caller.session_id))
-        .filter(sessions::ended_at.is_null().and(sessions::expires_at.gt(now)))
+        .filter(good_caller(caller, now))
         .select(roles::name)
         .first(conn)
         .await

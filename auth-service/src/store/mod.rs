@@ -9,6 +9,7 @@ pub mod introspection;
 pub mod login_keys;
 pub mod mails;
 pub mod refresh;
+pub mod revocations;
 pub mod role_admin;
 pub mod roles;
 pub mod schema;
@@ -16,9 +17,11 @@ pub mod service_accounts;
 pub mod sessions;
 pub mod signing_keys;
 pub mod user_admin;
+pub mod user_deletions;
 pub mod user_list;
 pub mod users;
 
+use chrono::TimeDelta;
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a change was not made.
@@ -73,15 +76,26 @@ pub enum ChangeError {
 
 service_kit::store_error!(ChangeError::Database);
 
+/// The most that ACCESS_TOKEN_TTL can be.
+const LONGEST_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
+
 /// Reads and writes. Cheap to clone.
 #[derive(Clone)]
 pub struct AuthStore {
     database: Database,
+    /// The longest that an access token lives.
+    token_life: TimeDelta,
 }
 
 impl AuthStore {
-    /// On this pool.
+    /// On this pool; revocations are remembered for as long as any token can live.
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, token_life: LONGEST_TOKEN_LIFE }
+    }
+
+    /// With access tokens that live for this time.
+    #[must_use]
+    pub fn with_token_life(self, token_life: TimeDelta) -> Self {
+        Self { token_life, ..self }
     }
 }

@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
-use super::roles::role_permissions_on_conn;
+use super::revocations::Revoked;
 use super::schema::{refresh_tokens, roles, sessions, users};
 use super::sessions::{EndReason, sessions_end_on_conn, token_insert_on_conn};
+use super::users::subject_of_on_conn;
 use crate::domain::access_token::Subject;
 use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::refresh_token::{RefreshToken, TokenState, Verdict};
@@ -114,14 +115,28 @@ impl AuthStore {
                                 successor,
                                 expires_at,
                             }),
-                            None => end_on_conn(conn, rotation, &session).await,
+                            None => self.reuse_on_conn(conn, rotation, &session).await,
                         }
                     }
                     Verdict::Refuse => Ok(Refreshed::Refused),
-                    Verdict::EndSession => end_on_conn(conn, rotation, &session).await,
+                    Verdict::EndSession => self.reuse_on_conn(conn, rotation, &session).await,
                 }
             })
             .await
+    }
+
+    async fn reuse_on_conn(
+        &self,
+        conn: &mut AsyncPgConnection,
+        rotation: &Rotation<'_>,
+        session: &Living,
+    ) -> Result<Refreshed, DatabaseError> {
+        sessions_end_on_conn(conn, &[session.id], EndReason::TokenReused, rotation.now).await?;
+        let session_ended = Target::Session(session.id);
+        let event = Event::done(Actor::Anonymous, AuditAction::RefreshTokenReuse, session_ended);
+        audit_insert_on_conn(conn, &event, rotation.origin, rotation.now).await?;
+        self.revoke_on_conn(conn, &[Revoked::Session(session.id)], rotation.now).await?;
+        Ok(Refreshed::SessionEnded { session_id: session.id, user_id: session.user_id })
     }
 }
 
@@ -182,7 +197,8 @@ async fn rotate_on_conn(
     }
     let expires_at = session.expires_at.min(now + rotation.ttl);
     token_insert_on_conn(conn, session.user_id, session.id, &rotation.next.hash(), now, expires_at).await?;
-    diesel::update(sessions::table.find(session.id)).set(sessions::last_used_at.eq(now)).execute(conn).await?;
+    let used = (sessions::last_used_at.eq(now), sessions::source_address.eq(&rotation.origin.source));
+    diesel::update(sessions::table.find(session.id)).set(used).execute(conn).await?;
     Ok(Refreshed::Rotated { subject: subject_on_conn(conn, session).await?, expires_at })
 }
 
@@ -205,19 +221,6 @@ async fn successor_on_conn(
     Ok(expires_at.map(|expires_at| (successor, expires_at)))
 }
 
-async fn end_on_conn(
-    conn: &mut AsyncPgConnection,
-    rotation: &Rotation<'_>,
-    session: &Living,
-) -> Result<Refreshed, DatabaseError> {
-    sessions_end_on_conn(conn, &[session.id], EndReason::TokenReused, rotation.now).await?;
-    let session_ended = Target::Session(session.id);
-    let event = Event::done(Actor::Anonymous, AuditAction::RefreshTokenReuse, session_ended);
-    audit_insert_on_conn(conn, &event, rotation.origin, rotation.now).await?;
-    Ok(Refreshed::SessionEnded { session_id: session.id, user_id: session.user_id })
-}
-
 async fn subject_on_conn(conn: &mut AsyncPgConnection, session: &Living) -> Result<Subject, DatabaseError> {
-    let permissions = role_permissions_on_conn(conn, &session.role).await?;
-    Ok(Subject { id: session.user_id, session_id: Some(session.id), role: session.role.clone(), permissions })
+    subject_of_on_conn(conn, session.user_id, session.id, &session.role).await
 }

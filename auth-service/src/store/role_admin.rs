@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
+use super::revocations::Revoked;
 use super::roles::ADMIN;
 use super::schema::{role_permissions, roles};
 use super::{AuthStore, ChangeError};
@@ -145,7 +146,14 @@ impl AuthStore {
                 diesel::update(roles::table.find(id)).set(columns).execute(conn).await?;
                 let event = Event::done(caller.actor(), AuditAction::RoleUpdate, Target::Role(id));
                 audit_insert_on_conn(conn, &event.changing(&changed), origin, now).await?;
-                role_on_conn(conn, id).await
+                let after = role_on_conn(conn, id).await?;
+                if changed.iter().any(|field| ["name", "permissions", "is_active"].contains(field)) {
+                    // Tokens name the role as it was called when they were issued.
+                    let names = BTreeSet::from([before.name, after.name.clone()]);
+                    let revoked: Vec<_> = names.into_iter().map(Revoked::Role).collect();
+                    self.revoke_on_conn(conn, &revoked, now).await?;
+                }
+                Ok(after)
             })
             .await
     }

@@ -10,6 +10,7 @@ diesel::table! {
         is_system -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        tokens_not_before -> Nullable<Timestamptz>,
     }
 }
 
@@ -35,6 +36,7 @@ diesel::table! {
         role_id -> Uuid,
         email_key -> Nullable<Text>,
         username_key -> Nullable<Text>,
+        tokens_not_before -> Nullable<Timestamptz>,
     }
 }
 
@@ -162,6 +164,35 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    user_deletions (user_id) {
+        user_id -> Uuid,
+        deleted_at -> Timestamptz,
+        next_attempt_at -> Timestamptz,
+        attempts -> Integer,
+    }
+}
+
+diesel::table! {
+    revocations (revision) {
+        revision -> Int8,
+        kind -> Varchar,
+        subject -> Nullable<Varchar>,
+        not_before -> Nullable<Timestamptz>,
+        forget_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sign_in_throttles (throttle_key, source) {
+        throttle_key -> Varchar,
+        source -> Varchar,
+        failures -> Integer,
+        blocked_until -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(users -> roles (role_id));
 diesel::joinable!(role_permissions -> roles (role_id));
 diesel::joinable!(sessions -> users (user_id));
@@ -180,5 +211,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     service_accounts,
     service_account_permissions,
     service_account_secrets,
-    email_verification_tokens
+    email_verification_tokens,
+    user_deletions,
+    revocations,
+    sign_in_throttles
 );

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
+use super::revocations::Revoked;
 use super::role_admin::{ByCodePoint, only_what_is_held};
 use super::schema::{service_account_permissions, service_account_secrets, service_accounts};
 use super::{AuthStore, ChangeError};
@@ -184,6 +185,7 @@ impl AuthStore {
                 let target = Target::ServiceAccount(id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountDelete, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
+                self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 Ok(())
             })
             .await

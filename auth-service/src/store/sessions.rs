@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use proto::auth::v1::AuditAction;
 
+use super::accounts::account_lock_on_conn;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
+use super::revocations::Revoked;
 use super::schema::{refresh_tokens, sessions};
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Actor, Event, Origin, Target};
@@ -47,6 +49,8 @@ pub enum EndReason {
     PasswordChanged,
     /// The account was deactivated.
     Deactivated,
+    /// The account was deleted; its sessions go with it.
+    Deleted,
 }
 
 impl EndReason {
@@ -59,6 +63,7 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::PasswordChanged => "password_changed",
             Self::Deactivated => "deactivated",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -84,6 +89,7 @@ impl AuthStore {
                 if ended > 0 {
                     let event = Event::done(Actor::User(user_id), AuditAction::SignOut, Target::Session(session_id));
                     audit_insert_on_conn(conn, &event, origin, now).await?;
+                    self.revoke_on_conn(conn, &[Revoked::Session(session_id)], now).await?;
                 }
                 Ok::<_, DatabaseError>(Some(user_id))
             })
@@ -99,11 +105,13 @@ impl AuthStore {
     ) -> Result<usize, ChangeError> {
         self.database
             .transaction("sessions_end_of_caller", async |conn| {
+                account_lock_on_conn(conn, caller.user_id).await?;
                 caller_check_on_conn(conn, caller, now).await?;
                 let ended = user_sessions_end_on_conn(conn, caller.user_id, EndReason::Revoked, now).await?;
                 let user = Target::User(caller.user_id);
                 let event = Event::done(caller.actor(), AuditAction::SignOutAll, user);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
+                self.revoke_on_conn(conn, &[Revoked::User(caller.user_id)], now).await?;
                 Ok::<_, ChangeError>(ended)
             })
             .await
@@ -133,6 +141,7 @@ impl AuthStore {
                 sessions_end_on_conn(conn, &[id], EndReason::Revoked, now).await?;
                 let event = Event::done(caller.actor(), AuditAction::SessionRevoke, Target::Session(id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;
+                self.revoke_on_conn(conn, &[Revoked::Session(id)], now).await?;
                 Ok::<_, ChangeError>(())
             })
             .await

@@ -8,6 +8,7 @@ use service_kit::database::DatabaseError;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
+use super::revocations::Revoked;
 use super::schema::signing_keys;
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Actor, Event, Origin, Target};
@@ -136,6 +137,7 @@ impl AuthStore {
                 let actor = acting.map_or(Actor::System, Acting::actor);
                 let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
                 audit_insert_on_conn(conn, &event, origin, now).await?;
+                self.revoke_on_conn(conn, &[Revoked::SigningKeys], now).await?;
                 Ok(key)
             })
             .await

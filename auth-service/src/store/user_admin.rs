@@ -16,6 +16,7 @@ use super::accounts::{
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
 use super::mails::verification_tokens_void_on_conn;
+use super::revocations::Revoked;
 use super::role_admin::only_what_is_held;
 use super::roles::{ADMIN, role_permissions_on_conn};
 use super::schema::{roles, users};
@@ -111,7 +112,11 @@ impl AuthStore {
                 }
                 let event = Event::done(caller.actor(), action, Target::User(id)).changing(&["is_active"]);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                account_on_conn(conn, id).await
+                let after = account_on_conn(conn, id).await?;
+                if !is_active {
+                    self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                }
+                Ok(after)
             })
             .await
     }
@@ -156,7 +161,9 @@ impl AuthStore {
                     .await?;
                 let event = Event::done(caller.actor(), AuditAction::UserRoleAssign, Target::User(id));
                 audit_insert_on_conn(conn, &event.changing(&["role"]), origin, now).await?;
-                account_on_conn(conn, id).await
+                let after = account_on_conn(conn, id).await?;
+                self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                Ok(after)
             })
             .await
     }
@@ -208,7 +215,7 @@ pub(super) async fn administrator_remains_on_conn(conn: &mut AsyncPgConnection, 
 }
 
 /// Who changes an account can get into it, by a mail to another address for example: only who could do all that it can may.
-async fn no_more_than_held_on_conn(
+pub(super) async fn no_more_than_held_on_conn(
     conn: &mut AsyncPgConnection,
     account: &User,
     held: &BTreeSet<String>,

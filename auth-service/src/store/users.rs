@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
+use super::callers::{Caller, good_caller};
 use super::roles::{MEMBER, role_permissions_on_conn};
 use super::schema::{roles, sessions, users};
 use super::sessions::{NewSession, session_insert_on_conn};
@@ -110,22 +111,14 @@ impl AuthStore {
         Ok(best_match(candidates, login, key))
     }
 
-    /// The account, if it is active and the session goes on.
-    pub async fn user_of_session(
-        &self,
-        user_id: Uuid,
-        session_id: Uuid,
-        now: DateTime<Utc>,
-    ) -> Result<Option<User>, DatabaseError> {
+    /// The account, if the caller's token is still good.
+    pub async fn user_of_session(&self, caller: Caller, now: DateTime<Utc>) -> Result<Option<User>, DatabaseError> {
         self.database
             .run("user_of_session", async |conn| {
                 let row = users::table
                     .inner_join(roles::table)
                     .inner_join(sessions::table)
-                    .filter(users::id.eq(user_id).and(users::is_active))
-                    .filter(
-                        sessions::id.eq(session_id).and(sessions::ended_at.is_null()).and(sessions::expires_at.gt(now)),
-                    )
+                    .filter(good_caller(caller, now))
                     .select(USER_COLUMNS)
                     .first::<UserRow>(conn)
                     .await
@@ -244,7 +237,24 @@ async fn signed_in_on_conn(
     let row: UserRow =
         users::table.inner_join(roles::table).filter(users::id.eq(user_id)).select(USER_COLUMNS).first(conn).await?;
     let user = User::from(row);
-    let permissions = role_permissions_on_conn(conn, &user.role).await?;
-    let subject = Subject { id: user_id, session_id: Some(session_id), role: user.role.clone(), permissions };
+    let subject = subject_of_on_conn(conn, user_id, session_id, &user.role).await?;
     Ok(SignedIn { user, subject })
+}
+
+/// What a token of a session says.
+pub(super) async fn subject_of_on_conn(
+    conn: &mut AsyncPgConnection,
+    user_id: Uuid,
+    session_id: Uuid,
+    role: &str,
+) -> Result<Subject, DatabaseError> {
+    let (of_user, of_role): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = users::table
+        .inner_join(roles::table)
+        .filter(users::id.eq(user_id))
+        .select((users::tokens_not_before, roles::tokens_not_before))
+        .first(conn)
+        .await?;
+    let permissions = role_permissions_on_conn(conn, role).await?;
+    let not_before = of_user.max(of_role);
+    Ok(Subject { id: user_id, session_id: Some(session_id), role: role.to_owned(), permissions, not_before })
 }

@@ -4,19 +4,33 @@ use proto::task::v1;
 use proto::task::v1::ownership_service_server::OwnershipService as Service;
 use tonic::{Request, Response, Status};
 
-use crate::errors::not_implemented;
+use super::parse;
+use crate::errors::{not_implemented, store_problem};
+use crate::store::TaskStore;
 
 /// The handlers of task.v1.OwnershipService.
-#[derive(Clone, Default)]
-pub struct OwnershipService;
+#[derive(Clone)]
+pub struct OwnershipService {
+    store: TaskStore,
+}
+
+impl OwnershipService {
+    /// On this store.
+    pub fn new(store: TaskStore) -> Self {
+        Self { store }
+    }
+}
 
 #[tonic::async_trait]
 impl Service for OwnershipService {
     async fn purge_user_tasks(
         &self,
-        _: Request<v1::PurgeUserTasksRequest>,
+        request: Request<v1::PurgeUserTasksRequest>,
     ) -> Result<Response<v1::PurgeUserTasksResponse>, Status> {
-        not_implemented()
+        let user_id = parse::purge(request.get_ref())?;
+        let purged = self.store.tasks_purge(user_id).await;
+        let task_count = purged.map_err(|error| store_problem("tasks_purge", &error))?;
+        Ok(Response::new(v1::PurgeUserTasksResponse { task_count }))
     }
 
     async fn reassign_tasks(

@@ -71,6 +71,21 @@ pub(super) fn task_id(request: &impl Validate, id: &str) -> Result<TaskId, Probl
     violations.finish(id)
 }
 
+/// Whose tasks to purge: anybody's but nobody's, so that tasks without an owner do not go as a heap.
+pub(super) fn purge(request: &v1::PurgeUserTasksRequest) -> Result<UserId, Problem> {
+    let mut violations = Violations::of(request);
+    let user_id = violations.keep("user_id", UserId::parse(&request.user_id).and_then(somebody));
+    violations.finish(user_id)
+}
+
+fn somebody(user: UserId) -> Result<UserId, Invalid> {
+    if user == UserId::NOBODY {
+        Err(Invalid("must not be the nil UUID: tasks without an owner stay"))
+    } else {
+        Ok(user)
+    }
+}
+
 pub(super) fn create(caller: &Caller, request: &v1::CreateTaskRequest, now: DateTime<Utc>) -> Result<NewTask, Problem> {
     let mut violations = Violations::of(request);
     let title = violations.keep("title", Title::parse(&request.title));

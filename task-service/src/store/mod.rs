@@ -3,6 +3,7 @@
 //! The rows can be distributed by owner, so every statement of a member's request names `user_id`, nothing relies on triggers
 //! or foreign keys, and times come as parameters. An administrator's change first looks up the owner, then is an owner's change.
 
+mod ownership;
 mod requests;
 mod row;
 pub mod schema;

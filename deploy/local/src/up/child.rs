@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::process::Command;
 
 /// Every variable that a service reads; `RUST_LOG` is left to the person at the terminal.
-const VARIABLES: [&str; 37] = [
+const VARIABLES: [&str; 38] = [
     "ACCESS_TOKEN_TTL",
     "AUTH_SERVICE_CA_FILE",
     "AUTH_SERVICE_URL",
@@ -40,6 +40,7 @@ const VARIABLES: [&str; 37] = [
     "SIGN_UP",
     "SMTP_CA_FILE",
     "SMTP_URL",
+    "TASK_SERVICE_CA_FILE",
     "TASK_SERVICE_URL",
     "TLS_CERT_FILE",
     "TLS_CLIENT_CA_FILE",

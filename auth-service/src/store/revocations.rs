@@ -1,0 +1,205 @@
+//! What is void before its time, in an order that all replicas agree on.
+//!
+//! Whoever adds a row holds a lock until the end of the transaction, so revisions become visible in their order. The lock is
+//! taken last, after all rows: nobody who holds it waits for somebody else's row.
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use diesel::dsl::max;
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use service_kit::database::DatabaseError;
+use uuid::Uuid;
+
+use super::AuthStore;
+use super::schema::{revocations, roles, users};
+
+/// Key of the advisory lock, "authrevo" as bytes; those of keys and migrations are others.
+const LOCK: i64 = i64::from_be_bytes(*b"authrevo");
+
+/// Clocks may differ: what has ended here may be good elsewhere a little longer.
+pub const LEEWAY: TimeDelta = TimeDelta::seconds(60);
+
+/// What becomes void.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// Tokens of a user from before.
+    User(Uuid),
+    /// Tokens of a service account from before.
+    ServiceAccount(Uuid),
+    /// The tokens of a session.
+    Session(Uuid),
+    /// Tokens with this role from before.
+    Role(String),
+    /// What was known of the signing keys.
+    SigningKeys,
+}
+
+/// A revocation with its place in the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// The place.
+    pub revision: i64,
+    /// What is void.
+    pub revoked: Revoked,
+    /// Tokens issued before this time are.
+    pub not_before: DateTime<Utc>,
+    /// When the last of them has expired.
+    pub forget_at: DateTime<Utc>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = revocations, check_for_backend(diesel::pg::Pg))]
+struct RevocationRow {
+    revision: i64,
+    kind: String,
+    subject: Option<String>,
+    not_before: Option<DateTime<Utc>>,
+    forget_at: DateTime<Utc>,
+}
+
+impl RevocationRow {
+    /// `None`: a newer program wrote it.
+    fn read(self) -> Option<Revocation> {
+        let Self { revision, kind, subject, not_before, forget_at } = self;
+        let id = || subject.as_deref().and_then(|text| Uuid::parse_str(text).ok());
+        let revoked = match kind.as_str() {
+            "user" => Revoked::User(id()?),
+            "service_account" => Revoked::ServiceAccount(id()?),
+            "session" => Revoked::Session(id()?),
+            "role" => Revoked::Role(subject?),
+            "signing_keys" => Revoked::SigningKeys,
+            _ => return None,
+        };
+        Some(Revocation { revision, revoked, not_before: not_before.unwrap_or(forget_at), forget_at })
+    }
+}
+
+impl AuthStore {
+    /// At most `limit` revocations behind a revision, in their order, and how far that reaches.
+    pub async fn revocations_behind(
+        &self,
+        revision: i64,
+        limit: i64,
+    ) -> Result<(Vec<Revocation>, Option<i64>), DatabaseError> {
+        self.database
+            .run("revocations_behind", async |conn| {
+                let rows: Vec<RevocationRow> = revocations::table
+                    .filter(revocations::revision.gt(revision))
+                    .order(revocations::revision)
+                    .limit(limit)
+                    .select(RevocationRow::as_select())
+                    .load(conn)
+                    .await?;
+                let reached = rows.last().map(|row| row.revision);
+                Ok((rows.into_iter().filter_map(RevocationRow::read).collect(), reached))
+            })
+            .await
+    }
+
+    /// Forgets what voids nothing any more, except the newest: revisions go on from there.
+    pub async fn revocations_expire(&self, now: DateTime<Utc>) -> Result<usize, DatabaseError> {
+        self.database
+            .run("revocations_expire", async |conn| {
+                let newest: Option<i64> = revocations::table.select(max(revocations::revision)).first(conn).await?;
+                let over = revocations::table
+                    .filter(revocations::forget_at.le(now))
+                    .filter(revocations::revision.lt(newest.unwrap_or_default()));
+                Ok(diesel::delete(over).execute(conn).await?)
+            })
+            .await
+    }
+
+    /// Revokes, as the last thing of a transaction. For users and roles it also says so in their rows, which must be locked
+    /// by then: new tokens are issued at that time at the earliest.
+    pub(super) async fn revoke_on_conn(
+        &self,
+        conn: &mut AsyncPgConnection,
+        revoked: &[Revoked],
+        now: DateTime<Utc>,
+    ) -> Result<(), DatabaseError> {
+        let not_before = not_before(now);
+        for revoked in revoked {
+            match revoked {
+                Revoked::User(id) => {
+                    let row = diesel::update(users::table.find(id));
+                    row.set(users::tokens_not_before.eq(not_before)).execute(conn).await?;
+                }
+                Revoked::Role(name) => {
+                    let row = diesel::update(roles::table.filter(roles::name.eq(name)));
+                    row.set(roles::tokens_not_before.eq(not_before)).execute(conn).await?;
+                }
+                Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
+            }
+        }
+        diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(LOCK)
+            .execute(conn)
+            .await?;
+        let newest: Option<i64> = revocations::table.select(max(revocations::revision)).first(conn).await?;
+        let first = now.timestamp_micros().max(newest.unwrap_or_default() + 1);
+        let rows: Vec<_> = (first..)
+            .zip(revoked)
+            .map(|(revision, revoked)| {
+                let (kind, subject) = stored(revoked);
+                (
+                    revocations::revision.eq(revision),
+                    revocations::kind.eq(kind),
+                    revocations::subject.eq(subject),
+                    revocations::not_before.eq(not_before),
+                    revocations::forget_at.eq(not_before + self.token_life + LEEWAY),
+                )
+            })
+            .collect();
+        diesel::insert_into(revocations::table).values(rows).execute(conn).await?;
+        Ok(())
+    }
+}
+
+fn stored(revoked: &Revoked) -> (&'static str, Option<String>) {
+    match revoked {
+        Revoked::User(id) => ("user", Some(id.to_string())),
+        Revoked::ServiceAccount(id) => ("service_account", Some(id.to_string())),
+        Revoked::Session(id) => ("session", Some(id.to_string())),
+        Revoked::Role(name) => ("role", Some(name.clone())),
+        Revoked::SigningKeys => ("signing_keys", None),
+    }
+}
+
+/// Tokens tell their time in whole seconds: one of this very second may be older than the revocation, so all of them are void.
+fn not_before(now: DateTime<Utc>) -> DateTime<Utc> {
+    let second = TimeDelta::seconds(1);
+    now.duration_trunc(second).unwrap_or(now) + second
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_the_very_second_is_void() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(not_before(at("2026-01-01T00:00:00.999999Z")), at("2026-01-01T00:00:01Z"));
+        assert_eq!(not_before(at("2026-01-01T00:00:00Z")), at("2026-01-01T00:00:01Z"));
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        let now = Utc::now();
+        let all = [
+            Revoked::User(Uuid::now_v7()),
+            Revoked::ServiceAccount(Uuid::now_v7()),
+            Revoked::Session(Uuid::now_v7()),
+            Revoked::Role("auditor".to_owned()),
+            Revoked::SigningKeys,
+        ];
+        for revoked in all {
+            let (kind, subject) = stored(&revoked);
+            let row =
+                RevocationRow { revision: 1, kind: kind.to_owned(), subject, not_before: Some(now), forget_at: now };
+            assert_eq!(row.read().unwrap().revoked, revoked);
+        }
+        let newer =
+            RevocationRow { revision: 1, kind: "planet".to_owned(), subject: None, not_before: None, forget_at: now };
+        assert_eq!(newer.read(), None);
+    }
+}

@@ -1,0 +1,21 @@
+-- What is void before its time, in the order in which it became so: WatchRevocations reads it. The revision is the time in
+-- microseconds, moved on where it must be, and given out under a lock until the end of the transaction: whoever has read up to a
+-- revision has missed none. subject is a UUID or the name of a role; nothing refers to another table, because what is revoked
+-- may be gone. A row counts until forget_at, when the last token that it voids has expired.
+CREATE TABLE IF NOT EXISTS revocations (
+    revision bigint NOT NULL,
+    kind character varying(32) NOT NULL,
+    subject character varying(64),
+    not_before timestamptz,
+    forget_at timestamptz NOT NULL,
+    CONSTRAINT revocations_pkey PRIMARY KEY (revision)
+);
+ALTER TABLE revocations ADD COLUMN IF NOT EXISTS revision bigint;
+ALTER TABLE revocations ADD COLUMN IF NOT EXISTS kind character varying(32);
+ALTER TABLE revocations ADD COLUMN IF NOT EXISTS subject character varying(64);
+ALTER TABLE revocations ADD COLUMN IF NOT EXISTS not_before timestamptz;
+ALTER TABLE revocations ADD COLUMN IF NOT EXISTS forget_at timestamptz;
+
+-- Tokens issued before this time are void; a new token says that it was issued then at the earliest.
+ALTER TABLE users ADD COLUMN IF NOT EXISTS tokens_not_before timestamptz;
+ALTER TABLE roles ADD COLUMN IF NOT EXISTS tokens_not_before timestamptz;
