@@ -25,9 +25,9 @@ use crate::store::roles::ADMIN;
 /// Usage or configuration.
 const USAGE: u8 = 2;
 /// An account is there and is not as asked.
-const DIFFERENT: u8 = 3;
+pub const DIFFERENT: u8 = 3;
 /// Most bytes that are read from stdin or a hash file.
-const MOST_INPUT: u64 = 64 * 1024;
+pub const MOST_INPUT: u64 = 64 * 1024;
 
 /// `admin bootstrap`.
 #[derive(Debug, clap::Args)]
@@ -267,7 +267,8 @@ async fn password_from_stdin() -> Result<Zeroizing<String>, String> {
     }
 }
 
-fn refuse(line: &str) -> ExitCode {
+/// Says what is wrong with the arguments.
+pub fn refuse(line: &str) -> ExitCode {
     eprintln!("error: {}", line.replace('\n', " "));
     ExitCode::from(USAGE)
 }

@@ -32,6 +32,7 @@ use crate::flows::{Flows, UnusableHashes, delta};
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
 use crate::mail::Mailer;
+use crate::revocations::Revocations;
 use crate::store::AuthStore;
 use crate::{background, metrics_help, migrate, migrations};
 
@@ -73,6 +74,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
         ..VerifierConfig::new(&args.tokens.jwt_issuer, &args.tokens.jwt_audience)
     };
     let verifier = Verifier::new(config, keys.clone());
+    let revocations = Revocations::default();
     let flows = Flows {
         store: store.clone(),
         hashing: HashingPool::start(args.passwords.pool(&args.hashing))
@@ -100,6 +102,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             mailer,
             task_service,
             settings,
+            revocations: revocations.clone(),
         },
     );
     let pool = database.clone();
@@ -120,7 +123,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
                 .max_decoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(
-            TokenServiceServer::new(TokenService::new(flows.clone(), verifier.clone()))
+            TokenServiceServer::new(TokenService::new(flows.clone(), verifier.clone(), revocations))
                 .max_decoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(

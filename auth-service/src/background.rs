@@ -20,6 +20,7 @@ use crate::keys::Keys;
 use crate::mail::{MailSender, Mailer};
 use crate::migrate::EngineConnections;
 use crate::purge::PurgeSender;
+use crate::revocations::Revocations;
 use crate::store::AuthStore;
 use crate::store::signing_keys::KeyStoreError;
 
@@ -58,12 +59,24 @@ pub struct Parts {
     pub mailer: Mailer,
     pub task_service: Arc<Peer>,
     pub settings: Arc<TokenSettings>,
+    pub revocations: Revocations,
 }
 
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
-    let Parts { database, connector, migrations, verifier, store, sealing, keys, mailer, task_service, settings } =
-        parts;
+    let Parts {
+        database,
+        connector,
+        migrations,
+        verifier,
+        store,
+        sealing,
+        keys,
+        mailer,
+        task_service,
+        settings,
+        revocations,
+    } = parts;
     let sender = MailSender { store: store.clone(), mailer: Arc::new(mailer), readiness: readiness.clone() };
     for _ in 0..MAIL_SENDERS {
         let sender = sender.clone();
@@ -72,6 +85,8 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
     supervisor.spawn("mail_count", |stop| sender.count(stop));
     let purge =
         PurgeSender { store: store.clone(), task_service, keys: keys.clone(), settings, readiness: readiness.clone() };
+    let (revoked_in, latches) = (store.clone(), readiness.clone());
+    supervisor.spawn("revocations_read", |stop| revocations.run(revoked_in, latches, stop));
     let count = purge.clone();
     supervisor.spawn("purge_sender", |stop| purge.run(stop));
     supervisor.spawn("purge_count", |stop| count.count(stop));

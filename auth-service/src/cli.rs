@@ -1,5 +1,5 @@
 //! The command line: what each subcommand takes and does. Exit codes: 0 done, 1 failed, 2 usage or configuration;
-//! `admin bootstrap` has 3, `migrate` has more.
+//! `admin bootstrap` and `admin service-account` have 3, `migrate` has more.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ use service_kit::server::ServeError;
 use service_kit::telemetry;
 
 use crate::config::{AccountArgs, HashingArgs, KeyArgs, MailArgs, PasswordArgs, PeerArgs, TokenArgs};
+use crate::service_account_command::{self, ServiceAccountArgs};
 use crate::{admin, app, key_commands, migrate, migrations};
 
 /// Users, roles and tokens over gRPC.
@@ -27,7 +28,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Make, check and mend the schema of the database.
     Migrate(Box<MigrateArgs>),
-    /// Make or reset an administrator; hash a password.
+    /// Make or reset an administrator or a service account; hash a password.
     #[command(subcommand)]
     Admin(AdminCommand),
     /// List and rotate the keys that sign access tokens.
@@ -84,6 +85,8 @@ enum AdminCommand {
     Bootstrap(Box<admin::BootstrapArgs>),
     /// Read a password from stdin and print its Argon2id hash as a PHC string.
     HashPassword(admin::HashPasswordArgs),
+    /// Make the account with which one of our own programs signs in, find it, or reset it.
+    ServiceAccount(Box<ServiceAccountArgs>),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -117,6 +120,7 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
         Command::Serve(args) => run_async(serve(*args)).map(|()| ExitCode::SUCCESS),
         Command::Migrate(args) => run_async(run_migrate(*args)),
         Command::Admin(AdminCommand::Bootstrap(args)) => run_async(admin::bootstrap(*args)),
+        Command::Admin(AdminCommand::ServiceAccount(args)) => run_async(service_account_command::run(*args)),
         Command::Admin(AdminCommand::HashPassword(args)) => run_async(admin::hash_password(args)),
         Command::Keys(KeysCommand::List(args)) => run_async(key_commands::list(*args)),
         Command::Keys(KeysCommand::Rotate(args)) => run_async(key_commands::rotate(*args)),

@@ -55,6 +55,8 @@ service_kit::reasons! {
         PermissionMissing = "PERMISSION_MISSING", PermissionDenied, "You lack a permission for this.";
         /// Not a token of this list.
         PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument, "The page token does not belong to this list.";
+        /// Revocations cannot be followed from there.
+        RevisionUnknown = "REVISION_UNKNOWN", OutOfRange, "The revision is not known here. Watch again from 0.";
         /// This installation takes no new accounts from outside.
         SignUpClosed = "SIGN_UP_CLOSED", PermissionDenied, "New accounts are made by an administrator here.";
         /// Too many passwords are being checked.
@@ -129,11 +131,6 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
 pub fn page_token_problem() -> Problem {
     let expected = "expected the next_page_token of the same list: same caller, filters and order";
     Problem::new(AuthReason::PageTokenInvalid).field("page_token", expected)
-}
-
-/// The answer of every RPC that a later release brings.
-pub fn not_implemented<T>() -> Result<T, tonic::Status> {
-    Err(Problem::new(AuthReason::NotImplemented).into())
 }
 
 #[cfg(test)]

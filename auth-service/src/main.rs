@@ -17,6 +17,8 @@ mod metrics_help;
 mod migrate;
 mod migrations;
 mod purge;
+mod revocations;
+mod service_account_command;
 mod store;
 
 use std::process::ExitCode;

@@ -139,7 +139,7 @@ impl PurgeSender {
             session_id: None,
             role: String::new(),
             permissions: BTreeSet::from([TASKS_WRITE.to_owned()]),
-            not_before: None,
+            revision: 0,
         };
         let token = access_token::issue(subject, &self.settings, &self.keys.ring(), Utc::now());
         let token = token.map_err(|_| PurgeError::NoSigningKey)?;

@@ -28,6 +28,9 @@ static POLICIES: LazyLock<BTreeMap<String, Access>> = LazyLock::new(|| {
     methods(descriptor_pool(), "").filter_map(|method| Some((path(&method), policy(&method)?))).collect()
 });
 
+static READS: LazyLock<BTreeSet<String>> =
+    LazyLock::new(|| methods(descriptor_pool(), "").filter(reads).map(|method| path(&method)).collect());
+
 static CATALOGUE: LazyLock<BTreeMap<String, String>> = LazyLock::new(catalogue);
 
 static PERMISSIONS: LazyLock<BTreeSet<String>> = LazyLock::new(|| CATALOGUE.keys().cloned().collect());
@@ -36,6 +39,11 @@ static PERMISSIONS: LazyLock<BTreeSet<String>> = LazyLock::new(|| CATALOGUE.keys
 /// None: not an RPC of ours, or one without a policy; either way nobody may call it.
 pub fn lookup(grpc_path: &str) -> Option<&'static Access> {
     POLICIES.get(grpc_path)
+}
+
+/// Whether an RPC only reads, as its `idempotency_level` says (NO_SIDE_EFFECTS); by its path. What is unknown may change things.
+pub fn is_read(grpc_path: &str) -> bool {
+    READS.contains(grpc_path)
 }
 
 /// All policies by path, as in "/auth.v1.AuthService/SignUp".
@@ -81,6 +89,12 @@ fn path(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }
 
+fn reads(method: &MethodDescriptor) -> bool {
+    let options = method.options();
+    let level = options.get_field_by_name("idempotency_level").and_then(|level| level.as_enum_number());
+    level == Some(prost_types::method_options::IdempotencyLevel::NoSideEffects.into())
+}
+
 fn policy(method: &MethodDescriptor) -> Option<Access> {
     let option: access::Access = option(&method.options(), "access.v1.access")?;
     Some(match option.policy? {
@@ -119,6 +133,20 @@ mod tests {
             assert_eq!(missing(package), Vec::<String>::new(), "give each of these RPCs `option (access.v1.access)`");
         }
         assert_eq!(all().len(), methods(descriptor_pool(), "").count());
+    }
+
+    #[test]
+    fn what_only_reads_says_so() {
+        for path in all().keys() {
+            let name = path.rsplit('/').next().unwrap();
+            let looks_like_a_read =
+                ["Get", "List", "BatchGet", "Watch", "Introspect"].iter().any(|verb| name.starts_with(verb));
+            assert_eq!(
+                is_read(path),
+                looks_like_a_read,
+                "{path}: `option idempotency_level = NO_SIDE_EFFECTS` says it only reads"
+            );
+        }
     }
 
     #[test]

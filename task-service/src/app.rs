@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use auth_client::{AuthLayer, ChannelOptions, ChannelSource, GrpcKeySource, Verifier, VerifierConfig};
+use auth_client::{AuthLayer, ChannelOptions, ChannelSource, GrpcKeySource, Revocations, Verifier, VerifierConfig};
 use proto::task::v1;
 use proto::task::v1::ownership_service_server::OwnershipServiceServer;
 use proto::task::v1::task_service_server::TaskServiceServer;
@@ -16,6 +16,7 @@ use service_kit::status::Reason as _;
 use service_kit::tasks::Supervisor;
 use service_kit::telemetry::Metrics;
 
+use crate::background::Following;
 use crate::cli::ServeArgs;
 use crate::config::{PagingArgs, PeerArgs, TokenArgs};
 use crate::domain::page_token::PageTokens;
@@ -38,7 +39,21 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     let page_tokens = Arc::new(page_tokens(&args.paging, &database_url)?);
     let store = TaskStore::new(database.clone());
     let auth = auth_service(&args.peer, &args.tls)?;
-    let verifier = verifier(&args.tokens, auth);
+    let verifier = verifier(&args.tokens, Arc::clone(&auth));
+    let revocations = args.peer.credentials().map(|credentials| Following {
+        revocations: Revocations::default(),
+        channel: auth,
+        credentials,
+    });
+    let verifier = match &revocations {
+        Some(following) => verifier.with_revocations(following.revocations.clone()),
+        None => {
+            tracing::warn!(
+                "tokens are good until they expire, whatever is revoked: set AUTH_CLIENT_ID and AUTH_CLIENT_SECRET"
+            );
+            verifier
+        }
+    };
 
     let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
     let supervisor = Supervisor::new();
@@ -51,6 +66,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             migrations: migrations::set()?,
             verifier: verifier.clone(),
             store: store.clone(),
+            revocations,
         },
     );
     let pool = database.clone();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use auth_client::Verifier;
+use auth_client::{ChannelSource, Revocations, ServiceCredentials, Verifier};
 use migration_engine::{MigrationSet, Severity, State};
 use service_kit::database::Database;
 use service_kit::readiness::Readiness;
@@ -20,6 +20,11 @@ pub const SCHEMA: &str = "schema";
 /// Latch: there are keys to check tokens with.
 pub const KEYS: &str = "keys";
 
+/// Latch: revocations arrive; only where they are followed.
+pub const REVOCATIONS: &str = "revocations";
+
+/// A dead stream is noticed within about this time.
+const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(500);
 /// A lost database is noticed within about this time.
 const DATABASE_INTERVAL: Duration = Duration::from_secs(2);
 /// The catalog is compared this often while it fits, so that drift is noticed.
@@ -43,13 +48,33 @@ pub struct Parts {
     pub migrations: MigrationSet,
     pub verifier: Verifier,
     pub store: TaskStore,
+    pub revocations: Option<Following>,
+}
+
+/// How revocations are followed.
+pub struct Following {
+    /// What is known.
+    pub revocations: Revocations,
+    /// The way to the auth service.
+    pub channel: ChannelSource,
+    /// Who asks.
+    pub credentials: ServiceCredentials,
 }
 
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
-    let Parts { database, connector, migrations, verifier, store } = parts;
+    let Parts { database, connector, migrations, verifier, store, revocations } = parts;
     let (latches, keys) = (readiness.clone(), verifier.clone());
     supervisor.spawn("keys_watch", |stop| keys_watch(keys, latches, stop));
+    if let Some(Following { revocations, channel, credentials }) = revocations {
+        let (watched, latches, news) = (revocations.clone(), readiness.clone(), verifier.clone());
+        readiness.set(REVOCATIONS, Err("no revocations from the auth service yet"));
+        supervisor.spawn("revocations_watch", |stop| revocations_watch(watched, latches, stop));
+        supervisor.spawn("revocations_follow", |stop| async move {
+            revocations.run(channel, credentials, news, stop).await;
+            Ok(())
+        });
+    }
     supervisor.spawn("keys_fetch", |stop| async move {
         verifier.run(stop).await;
         Ok(())
@@ -122,6 +147,26 @@ async fn keys_watch(verifier: Verifier, readiness: Readiness, stop: Cancellation
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = ready.changed() => changed?,
+        }
+    }
+}
+
+/// Says whether revocations arrive: without them reads go on, and everything else is refused.
+async fn revocations_watch(
+    revocations: Revocations,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        let state = match (revocations.is_live(), revocations.silence()) {
+            (true, _) => Ok(()),
+            (false, None) => Err("no revocations from the auth service yet: changes are refused"),
+            (false, Some(_)) => Err("the stream of revocations is dead: changes are refused, reads go on"),
+        };
+        metrics::gauge!("auth_revocations_live").set(if state.is_ok() { 1.0 } else { 0.0 });
+        readiness.set(REVOCATIONS, state);
+        if stopped_within(&stop, REVOCATIONS_INTERVAL).await {
+            return Ok(());
         }
     }
 }

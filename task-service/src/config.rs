@@ -5,10 +5,12 @@
 //! | `JWT_ISSUER`, `JWT_AUDIENCE` | [`TokenArgs`] | auth-service, internal |
 //! | `AUTH_SERVICE_URL` | [`PeerArgs`] | required |
 //! | `AUTH_SERVICE_CA_FILE` | [`PeerArgs`] | unset: the system's authorities |
+//! | `AUTH_CLIENT_ID`, `AUTH_CLIENT_SECRET` | [`PeerArgs`] | unset: revocations are not followed |
 //! | `PAGE_TOKEN_KEY` | [`PagingArgs`] | unset: derived from the password in `DATABASE_URL` |
 
 use std::path::PathBuf;
 
+use auth_client::ServiceCredentials;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tonic::codegen::http::Uri;
@@ -35,6 +37,37 @@ pub struct PeerArgs {
     /// Authorities of the auth service's certificate, PEM [default: those of the system].
     #[arg(long, env = "AUTH_SERVICE_CA_FILE", value_name = "FILE")]
     pub auth_service_ca_file: Option<PathBuf>,
+    /// Service account with tokens.introspect that follows revocations; without one a token is good until it expires.
+    #[arg(long, env = "AUTH_CLIENT_ID", value_name = "ID", requires = "auth_client_secret", value_parser = name)]
+    pub auth_client_id: Option<String>,
+    /// Secret of that service account.
+    #[arg(long, env = "AUTH_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET", requires = "auth_client_id", value_parser = Secret::parse)]
+    pub auth_client_secret: Option<Secret>,
+}
+
+/// A secret. `Debug` does not show it.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl Secret {
+    fn parse(text: &str) -> Result<Self, String> {
+        let fits = !text.is_empty() && text.len() <= 1024 && !text.contains(char::is_whitespace);
+        fits.then(|| Self(text.to_owned())).ok_or_else(|| "expected a secret without white space".to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl PeerArgs {
+    /// The account that follows revocations.
+    pub fn credentials(&self) -> Option<ServiceCredentials> {
+        let (client_id, secret) = self.auth_client_id.clone().zip(self.auth_client_secret.clone())?;
+        Some(ServiceCredentials { client_id, client_secret: secret.0 })
+    }
 }
 
 /// Page tokens.

@@ -24,6 +24,9 @@ pub struct Claims {
     pub nbf: u64,
     /// Id of the token, unique.
     pub jti: String,
+    /// The newest revocation that the issuer knew of: what was revoked later voids the token. 0: not said.
+    #[serde(default)]
+    pub rev: i64,
     /// Id of the session, a UUID; absent in the token of a service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,

@@ -74,8 +74,9 @@ where
             return Box::pin(inner.call(request));
         }
         let layer = self.layer.clone();
+        let changes = !proto::policy::is_read(request.uri().path());
         Box::pin(async move {
-            match layer.admit(needed, request.headers()).await {
+            match layer.admit(needed, changes, request.headers()).await {
                 Ok(principal) => {
                     request.extensions_mut().insert(principal);
                     inner.call(request).await
@@ -115,11 +116,15 @@ impl Needed {
 }
 
 impl AuthLayer {
-    async fn admit(&self, needed: Needed, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    async fn admit(&self, needed: Needed, changes: bool, headers: &HeaderMap) -> Result<Principal, Refusal> {
         if needed == Needed::Impossible {
             return Err(Refusal::UnknownMethod);
         }
         let principal = self.verifier.verify(bearer(headers)?).await?;
+        // Reads go on with what is known; whoever was demoted a moment ago must not change anything.
+        if changes && !self.verifier.revocations_are_live() {
+            return Err(Refusal::RevocationsUnknown);
+        }
         match needed {
             Needed::Permission(permission) if !principal.has(permission) => {
                 Err(Refusal::PermissionMissing(permission.to_owned()))

@@ -32,6 +32,8 @@ pub struct Principal {
     pub permissions: BTreeSet<String>,
     /// Id of the token (`jti`).
     pub token_id: String,
+    /// The newest revocation that the issuer knew of (`rev`); 0: not said.
+    pub revision: i64,
     /// When the token was issued.
     pub issued_at: SystemTime,
     /// When the token ends.
@@ -59,6 +61,7 @@ impl TryFrom<Claims> for Principal {
             role: claims.role,
             permissions: claims.permissions,
             token_id: claims.jti,
+            revision: claims.rev,
             issued_at: time(claims.iat),
             expires_at: time(claims.exp),
         })

@@ -21,10 +21,14 @@ pub enum Refusal {
     TokenInvalid(&'static str),
     /// The token was ours, and its time is over.
     TokenExpired,
+    /// The token was ours and in its time; session, user or role behind it was ended or changed.
+    TokenRevoked,
     /// The caller lacks this permission.
     PermissionMissing(String),
     /// There are no keys to check a token with.
     KeysUnavailable,
+    /// What is revoked has not been heard for too long to let anybody change anything.
+    RevocationsUnknown,
     /// No such RPC in our packages.
     UnknownMethod,
 }
@@ -36,10 +40,11 @@ impl Refusal {
             Self::TokenMissing => "TOKEN_MISSING",
             Self::TokenInvalid(_) => "TOKEN_INVALID",
             Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::TokenRevoked => "TOKEN_REVOKED",
             Self::PermissionMissing(_) => "PERMISSION_MISSING",
             // For auth-service the keys are its own, for everybody else they are auth-service's.
             Self::KeysUnavailable if domain == "auth.v1" => "KEYS_UNAVAILABLE",
-            Self::KeysUnavailable => "AUTH_UNAVAILABLE",
+            Self::KeysUnavailable | Self::RevocationsUnknown => "AUTH_UNAVAILABLE",
             Self::UnknownMethod => "NOT_IMPLEMENTED",
         }
     }
@@ -52,8 +57,12 @@ impl Refusal {
             }
             Self::TokenInvalid(_) => (Code::Unauthenticated, "The access token is not valid. Sign in."),
             Self::TokenExpired => (Code::Unauthenticated, "The access token has expired. Refresh it."),
+            Self::TokenRevoked => (Code::Unauthenticated, "The session has ended. Sign in again."),
             Self::PermissionMissing(_) => (Code::PermissionDenied, "The caller lacks the permission for this call."),
             Self::KeysUnavailable => (Code::Unavailable, "Tokens cannot be checked at the moment. Try again."),
+            Self::RevocationsUnknown => {
+                (Code::Unavailable, "Nothing can be changed while revocations do not arrive. Try again.")
+            }
             Self::UnknownMethod => (Code::Unimplemented, "There is no such RPC."),
         };
         let metadata = match self {
@@ -61,7 +70,7 @@ impl Refusal {
             _ => HashMap::new(),
         };
         let mut details = ErrorDetails::with_error_info(self.reason(domain), domain, metadata);
-        if matches!(self, Self::KeysUnavailable) {
+        if matches!(self, Self::KeysUnavailable | Self::RevocationsUnknown) {
             details.set_retry_info(Some(NO_KEYS_RETRY));
         }
         Status::with_error_details(code, text, details)
@@ -72,6 +81,7 @@ impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Expired => Self::TokenExpired,
+            TokenError::Revoked => Self::TokenRevoked,
             TokenError::NoKeys => Self::KeysUnavailable,
             TokenError::Invalid(why) => Self::TokenInvalid(why),
             TokenError::UnknownKey => Self::TokenInvalid("the kid is not a published key"),
@@ -89,6 +99,8 @@ mod tests {
             Refusal::TokenMissing,
             Refusal::TokenInvalid("why"),
             Refusal::TokenExpired,
+            Refusal::TokenRevoked,
+            Refusal::RevocationsUnknown,
             Refusal::PermissionMissing("tasks.read".to_owned()),
             Refusal::KeysUnavailable,
             Refusal::UnknownMethod,

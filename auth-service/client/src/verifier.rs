@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::claims::{Claims, TOKEN_TYPE};
 use crate::keys::{KeyAlgorithm, KeySet, PublicKey};
 use crate::principal::Principal;
+use crate::revocations::{self, Revocations};
 use crate::source::{KeySource, KeySourceError};
 
 /// Longest token that is looked at, in bytes; ours have under 2 KiB.
@@ -68,6 +69,9 @@ pub enum TokenError {
     /// Properly signed, but its time is over.
     #[error("expired token")]
     Expired,
+    /// Properly signed and in its time, and void all the same.
+    #[error("revoked token")]
+    Revoked,
     /// No published key has this kid.
     #[error("unknown kid")]
     UnknownKey,
@@ -82,6 +86,7 @@ impl TokenError {
         match self {
             Self::Invalid(_) => "invalid",
             Self::Expired => "expired",
+            Self::Revoked => "revoked",
             Self::UnknownKey => "unknown_key",
             Self::NoKeys => "no_keys",
         }
@@ -92,6 +97,7 @@ impl TokenError {
 #[derive(Clone)]
 pub struct Verifier {
     shared: Arc<Shared>,
+    revocations: Option<Revocations>,
 }
 
 struct Shared {
@@ -136,6 +142,7 @@ impl Verifier {
         };
         let (eddsa, es256) = (validation(KeyAlgorithm::EdDsa), validation(KeyAlgorithm::Es256));
         describe_metrics();
+        revocations::describe_metrics();
         let shared = Shared {
             config,
             source: Box::new(source),
@@ -147,7 +154,23 @@ impl Verifier {
             wanted: Notify::new(),
             ready: watch::Sender::new(false),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), revocations: None }
+    }
+
+    /// This verifier, which also refuses what is revoked.
+    #[must_use]
+    pub fn with_revocations(self, revocations: Revocations) -> Self {
+        Self { revocations: Some(revocations), ..self }
+    }
+
+    /// Whether all that is revoked is known, or nobody asked for it to be.
+    pub(crate) fn revocations_are_live(&self) -> bool {
+        self.revocations.as_ref().is_none_or(Revocations::is_live)
+    }
+
+    /// Has the keys fetched without waiting for it, unless that was done a moment ago.
+    pub fn fetch_soon(&self) {
+        self.shared.wanted.notify_one();
     }
 
     /// Keeps the keys fresh until `stop`. Must run exactly once per verifier, owned and watched by the service.
@@ -188,6 +211,7 @@ impl Verifier {
         {
             verified = self.shared.verify(token);
         }
+        let verified = verified.and_then(|principal| self.unrevoked(principal));
         let outcome = verified.as_ref().map_or_else(|error| error.outcome(), |_| "ok");
         metrics::counter!("auth_token_verifications_total", "outcome" => outcome).increment(1);
         verified
@@ -198,7 +222,14 @@ impl Verifier {
     /// # Errors
     /// See [`TokenError`].
     pub fn verify_cached(&self, token: &str) -> Result<Principal, TokenError> {
-        self.shared.verify(token)
+        self.shared.verify(token).and_then(|principal| self.unrevoked(principal))
+    }
+
+    fn unrevoked(&self, principal: Principal) -> Result<Principal, TokenError> {
+        match &self.revocations {
+            Some(revocations) if revocations.voids(&principal) => Err(TokenError::Revoked),
+            _ => Ok(principal),
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub struct Subject {
     pub role: String,
     /// What the role or the service account may do.
     pub permissions: BTreeSet<String>,
-    /// Tokens from before are void: this one says that it was issued then at the earliest.
-    pub not_before: Option<DateTime<Utc>>,
+    /// The newest revocation when all of this was read: later ones void the token.
+    pub revision: i64,
 }
 
 /// A signed token.
@@ -64,8 +64,7 @@ pub fn issue(
     now: DateTime<Utc>,
 ) -> Result<AccessToken, NoSigningKey> {
     let key = ring.signing(now).ok_or(NoSigningKey)?;
-    let issued_at = subject.not_before.map_or(now, |not_before| not_before.max(now));
-    let issued_at = u64::try_from(issued_at.timestamp()).map_err(|_| NoSigningKey)?;
+    let issued_at = u64::try_from(now.timestamp()).map_err(|_| NoSigningKey)?;
     let expires = issued_at + settings.access_ttl.as_secs();
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(TOKEN_TYPE.to_owned());
@@ -78,6 +77,7 @@ pub fn issue(
         iat: issued_at,
         nbf: issued_at,
         jti: Uuid::new_v4().to_string(),
+        rev: subject.revision,
         sid: subject.session_id.map(|id| id.to_string()),
         role: subject.role,
         permissions: subject.permissions,
@@ -123,7 +123,7 @@ mod tests {
             session_id: Some(Uuid::now_v7()),
             role: "admin".to_owned(),
             permissions: BTreeSet::from(["tasks.read".to_owned()]),
-            not_before: None,
+            revision: 7,
         };
         let token = issue(subject.clone(), &settings, &ring, now).unwrap();
 
@@ -131,6 +131,7 @@ mod tests {
         tokio::spawn(verifier.clone().run(tokio_util::sync::CancellationToken::new()));
         let principal = verifier.verify(&token.text).await.unwrap();
         assert_eq!((principal.id, principal.session_id), (subject.id, subject.session_id));
+        assert_eq!(principal.revision, 7);
         assert_eq!((&principal.role, &principal.permissions), (&subject.role, &subject.permissions));
         assert_eq!(token.expires_at.timestamp() - now.timestamp(), 900);
         assert!(issue(subject, &settings, &KeyRing::default(), now).is_err());

@@ -51,15 +51,28 @@ pub struct NewServiceAccount {
     pub id: Uuid,
     /// Checked.
     pub name: String,
+    /// For signing in.
+    pub client_id: String,
     /// From the catalogue.
     pub permissions: BTreeSet<String>,
 }
 
 impl NewServiceAccount {
-    /// The name for signing in: no secret, and not the name for people, which may change.
-    pub fn client_id(&self) -> String {
-        format!("svc-{}", self.id.simple())
+    /// With an id to sign in with: no secret, and not the name for people, which may change.
+    pub fn new(name: String, permissions: BTreeSet<String>) -> Self {
+        let id = Uuid::now_v7();
+        Self { id, name, client_id: format!("svc-{}", id.simple()), permissions }
     }
+}
+
+/// An id to sign in with that somebody chose.
+///
+/// # Errors
+/// What was expected.
+pub fn client_id(text: &str) -> Result<String, &'static str> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let fits = (1..=64).contains(&text.len()) && text.chars().all(is_allowed);
+    fits.then(|| text.to_owned()).ok_or("expected 1 to 64 lower-case letters, digits and hyphens")
 }
 
 /// A name for people, without white space around it.

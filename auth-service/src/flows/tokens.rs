@@ -110,7 +110,7 @@ impl Flows {
             session_id: None,
             role: String::new(),
             permissions: program.permissions,
-            not_before: None,
+            revision: program.revision,
         };
         let access = access_token::issue(subject, &self.settings, &ring, now)?;
         let ttl_seconds = i32::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i32::MAX);
@@ -123,6 +123,16 @@ impl Flows {
     /// The database, or the caller may not.
     pub async fn token_is_good(&self, acting: Acting, said: Option<Said<'_>>) -> Result<bool, FlowError> {
         Ok(self.store.token_is_good(acting, said, now()).await?)
+    }
+
+    /// Whether the caller may follow the revocations now.
+    ///
+    /// # Errors
+    /// The database, or the caller may not.
+    pub async fn may_watch(&self, acting: Acting) -> Result<(), FlowError> {
+        // What no token says is not good: only the asker is checked.
+        self.store.token_is_good(acting, None, now()).await?;
+        Ok(())
     }
 
     /// Makes a new signing key.

@@ -14,6 +14,8 @@ use crate::domain::service_account::ServiceAccount;
 use crate::domain::signing_key::{KeyState, StoredKey};
 use crate::domain::user::{User, UserCounts};
 use crate::flows::{IssuedTokens, ProgramToken};
+use crate::revocations::Step;
+use crate::store::revocations::{Revocation, Revoked};
 use crate::store::sessions::LivingSession;
 
 /// How clients send their tokens.
@@ -151,6 +153,47 @@ pub(super) fn introspected(principal: Principal) -> v1::IntrospectTokenResponse 
 }
 
 /// The public part only.
+/// A step of the revocations as watchers get it.
+pub(super) fn revocation_step(step: &Step, now: DateTime<Utc>) -> v1::WatchRevocationsResponse {
+    use v1::watch_revocations_response::Event;
+    let (revision, event) = match step {
+        Step::SnapshotStarted => (0, Event::SnapshotStarted(v1::RevocationSnapshotStarted {})),
+        Step::SnapshotCompleted(revision) => (*revision, Event::SnapshotCompleted(v1::RevocationSnapshotCompleted {})),
+        Step::Revoked { revocation, in_snapshot } => {
+            (if *in_snapshot { 0 } else { revocation.revision }, revocation_event(revocation))
+        }
+        Step::Heartbeat(revision) => (*revision, Event::Heartbeat(v1::RevocationHeartbeat {})),
+    };
+    v1::WatchRevocationsResponse { revision, sent_at: Some(from_utc(now)), event: Some(event) }
+}
+
+fn revocation_event(revocation: &Revocation) -> v1::watch_revocations_response::Event {
+    use v1::watch_revocations_response::Event;
+    let not_before = Some(from_utc(revocation.not_before));
+    let forget_at = Some(from_utc(revocation.forget_at));
+    let principal = |kind: v1::PrincipalType, id: &Uuid| {
+        let principal = Some(v1::Principal { r#type: kind.into(), id: id.to_string() });
+        Event::PrincipalNotBefore(v1::PrincipalNotBefore {
+            principal,
+            not_before,
+            forget_at,
+            version: revocation.revision,
+        })
+    };
+    match &revocation.revoked {
+        Revoked::User(id) => principal(v1::PrincipalType::User, id),
+        Revoked::ServiceAccount(id) => principal(v1::PrincipalType::ServiceAccount, id),
+        Revoked::Session(id) => Event::SessionEnded(v1::SessionEnded { session_id: id.to_string(), forget_at }),
+        Revoked::Role(name) => Event::RoleChanged(v1::RoleChanged {
+            role: name.clone(),
+            version: revocation.revision,
+            not_before,
+            forget_at,
+        }),
+        Revoked::SigningKeys => Event::SigningKeysChanged(v1::SigningKeysChanged {}),
+    }
+}
+
 pub(super) fn signing_key(key: &StoredKey, signing_kid: Option<&str>, now: DateTime<Utc>) -> v1::SigningKey {
     let state = match key.state(now) {
         KeyState::Published => v1::SigningKeyState::Published,

@@ -230,7 +230,7 @@ pub(super) fn create_service_account(request: &v1::CreateServiceAccountRequest) 
     let name = violations.keep("name", service_account::name(&request.name));
     let permissions = violations.permissions("permissions", &request.permissions);
     let (name, permissions) = violations.finish((|| Some((name?, permissions?)))())?;
-    Ok(NewServiceAccount { id: Uuid::now_v7(), name, permissions })
+    Ok(NewServiceAccount::new(name, permissions))
 }
 
 /// Which service account, and how long its last secret stays good.
@@ -325,6 +325,11 @@ fn micros(time: Option<DateTime<Utc>>) -> Vec<u8> {
     time.map(|time| time.timestamp_micros().to_be_bytes().to_vec()).unwrap_or_default()
 }
 
+/// The revision to follow from.
+pub(super) fn watch(request: &v1::WatchRevocationsRequest) -> Result<i64, Problem> {
+    Violations::of(request).finish(Some(request.after_revision))
+}
+
 /// From where a call comes. What the client says of itself is kept without control characters.
 pub(super) fn origin<T>(request: &Request<T>) -> Origin {
     let said = request.metadata().get("user-agent").and_then(|value| value.to_str().ok());
@@ -359,7 +364,7 @@ pub(super) fn acting_as(principal: &Principal) -> Acting {
 }
 
 fn caller_as(principal: &Principal, session_id: Uuid) -> Caller {
-    Caller { user_id: principal.id, session_id, issued_at: principal.issued_at.into() }
+    Caller { user_id: principal.id, session_id, revision: principal.revision }
 }
 
 #[cfg(test)]

@@ -1,29 +1,57 @@
 //! auth.v1.TokenService.
 
-use auth_client::Verifier;
+use std::time::SystemTime;
+
+use auth_client::{Principal, Refusal, Verifier};
 use chrono::Utc;
+use futures_util::stream;
 use proto::auth::v1::token_service_server;
 use proto::auth::v1::*;
 use service_kit::stack::CallRecord;
+use service_kit::status::Reason as _;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{convert, parse};
 use crate::domain::opaque_token::OpaqueToken;
-use crate::errors::{AuthReason, Problem, flow_problem, not_implemented};
+use crate::errors::{AuthReason, Problem, flow_problem};
 use crate::flows::Flows;
+use crate::revocations::{Follower, Revocations, Step};
 use crate::store::introspection::Said;
 
 /// Keys and tokens, for other services.
 pub struct TokenService {
     flows: Flows,
     verifier: Verifier,
+    revocations: Revocations,
 }
 
 impl TokenService {
     /// On these flows; tokens are verified as callers' are.
-    pub fn new(flows: Flows, verifier: Verifier) -> Self {
-        Self { flows, verifier }
+    pub fn new(flows: Flows, verifier: Verifier, revocations: Revocations) -> Self {
+        Self { flows, verifier, revocations }
+    }
+}
+
+/// A stream of revocations, for as long as the watcher's own token is good.
+struct Watch {
+    follower: Follower,
+    principal: Principal,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<WatchRevocationsResponse, Status> {
+        let left = self.principal.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+        let Ok(step) = tokio::time::timeout(left, self.follower.next()).await else {
+            return Err(Refusal::TokenExpired.status(AuthReason::DOMAIN));
+        };
+        let step = step.map_err(|_| Status::from(Problem::new(AuthReason::RevisionUnknown)))?;
+        if let Step::Revoked { revocation, .. } = &step
+            && revocation.voids(&self.principal)
+        {
+            return Err(Problem::new(AuthReason::TokenRevoked).into());
+        }
+        Ok(convert::revocation_step(&step, Utc::now()))
     }
 }
 
@@ -47,9 +75,23 @@ impl token_service_server::TokenService for TokenService {
 
     async fn watch_revocations(
         &self,
-        _: Request<WatchRevocationsRequest>,
+        request: Request<WatchRevocationsRequest>,
     ) -> Result<Response<BoxStream<WatchRevocationsResponse>>, Status> {
-        not_implemented()
+        let acting = parse::acting(&request)?;
+        let after = parse::watch(request.get_ref())?;
+        let principal = request.extensions().get::<Principal>().cloned().ok_or(AuthReason::TokenMissing);
+        let principal = principal.map_err(Problem::from)?;
+        let may = self.flows.may_watch(acting).await;
+        may.map_err(|error| flow_problem("watch_revocations", &error))?;
+        let watch = Watch { follower: self.revocations.follow(after), principal };
+        let steps = stream::unfold(Some(watch), |watch| async {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(message) => Some((Ok(message), Some(watch))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(steps)))
     }
 
     /// A token that is not good, for whatever reason, is answered with `active: false` and nothing else.

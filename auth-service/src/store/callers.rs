@@ -20,8 +20,8 @@ pub struct Caller {
     pub user_id: Uuid,
     /// The session that the token names.
     pub session_id: Uuid,
-    /// When the token was issued, in whole seconds.
-    pub issued_at: DateTime<Utc>,
+    /// The newest revocation that the token's issuer knew of.
+    pub revision: i64,
 }
 
 impl Caller {
@@ -58,16 +58,16 @@ impl Acting {
     }
 }
 
-/// The account is active, the session has not ended, and the token was issued after the last change that voids tokens of the
-/// account or of its role.
+/// The account is active, the session has not ended, and nothing has voided tokens of the account or of its role since the
+/// token was issued.
 #[diesel::dsl::auto_type(no_type_alias)]
 pub(super) fn good_caller(caller: Caller, now: DateTime<Utc>) -> _ {
     let (user_id, session_id): (Uuid, Uuid) = (caller.user_id, caller.session_id);
-    let issued_at: DateTime<Utc> = caller.issued_at;
+    let revision: i64 = caller.revision;
     let account = users::id.eq(user_id).and(users::is_active);
     let session = sessions::id.eq(session_id).and(sessions::ended_at.is_null()).and(sessions::expires_at.gt(now));
-    let of_user = users::tokens_not_before.is_null().or(users::tokens_not_before.assume_not_null().le(issued_at));
-    let of_role = roles::tokens_not_before.is_null().or(roles::tokens_not_before.assume_not_null().le(issued_at));
+    let of_user = users::tokens_revision.is_null().or(users::tokens_revision.assume_not_null().le(revision));
+    let of_role = roles::tokens_revision.is_null().or(roles::tokens_revision.assume_not_null().le(revision));
     account.and(session).and(of_user).and(of_role)
 }
 

@@ -13,6 +13,7 @@ pub mod revocations;
 pub mod role_admin;
 pub mod roles;
 pub mod schema;
+pub mod service_account_setup;
 pub mod service_accounts;
 pub mod sessions;
 pub mod signing_keys;

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
-use super::revocations::Revoked;
+use super::revocations::{Revoked, newest_revision_on_conn};
+use super::roles::role_permissions_on_conn;
 use super::schema::{refresh_tokens, roles, sessions, users};
 use super::sessions::{EndReason, sessions_end_on_conn, token_insert_on_conn};
-use super::users::subject_of_on_conn;
 use crate::domain::access_token::Subject;
 use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::refresh_token::{RefreshToken, TokenState, Verdict};
@@ -78,6 +78,8 @@ struct Living {
     user_id: Uuid,
     expires_at: DateTime<Utc>,
     role: String,
+    /// The newest revocation when the role was read.
+    revision: i64,
 }
 
 impl AuthStore {
@@ -162,6 +164,7 @@ async fn session_lock_on_conn(
         .await
         .optional()?;
     let Some((user_id, expires_at)) = locked else { return Ok(None) };
+    let revision = newest_revision_on_conn(conn).await?;
     let role: Option<String> = users::table
         .inner_join(roles::table)
         .filter(users::id.eq(user_id).and(users::is_active))
@@ -169,7 +172,7 @@ async fn session_lock_on_conn(
         .first(conn)
         .await
         .optional()?;
-    Ok(role.map(|role| Living { id, user_id, expires_at, role }))
+    Ok(role.map(|role| Living { id, user_id, expires_at, role, revision }))
 }
 
 async fn rotate_on_conn(
@@ -222,5 +225,7 @@ async fn successor_on_conn(
 }
 
 async fn subject_on_conn(conn: &mut AsyncPgConnection, session: &Living) -> Result<Subject, DatabaseError> {
-    subject_of_on_conn(conn, session.user_id, session.id, &session.role).await
+    let permissions = role_permissions_on_conn(conn, &session.role).await?;
+    let Living { id, user_id, role, revision, .. } = session;
+    Ok(Subject { id: *user_id, session_id: Some(*id), role: role.clone(), permissions, revision: *revision })
 }

@@ -3,6 +3,7 @@
 //! Whoever adds a row holds a lock until the end of the transaction, so revisions become visible in their order. The lock is
 //! taken last, after all rows: nobody who holds it waits for somebody else's row.
 
+use auth_client::{Principal, PrincipalKind};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use diesel::dsl::max;
 use diesel::prelude::*;
@@ -41,10 +42,24 @@ pub struct Revocation {
     pub revision: i64,
     /// What is void.
     pub revoked: Revoked,
-    /// Tokens issued before this time are.
+    /// Tokens issued before this time are: what who does not know revisions goes by.
     pub not_before: DateTime<Utc>,
     /// When the last of them has expired.
     pub forget_at: DateTime<Utc>,
+}
+
+impl Revocation {
+    /// Whether a verified token is void by it.
+    pub fn voids(&self, principal: &Principal) -> bool {
+        let is_older = principal.revision < self.revision;
+        match &self.revoked {
+            Revoked::User(id) => principal.kind == PrincipalKind::User && principal.id == *id && is_older,
+            Revoked::ServiceAccount(id) => principal.kind == PrincipalKind::Service && principal.id == *id && is_older,
+            Revoked::Session(id) => principal.session_id == Some(*id),
+            Revoked::Role(name) => principal.kind == PrincipalKind::User && principal.role == *name && is_older,
+            Revoked::SigningKeys => false,
+        }
+    }
 }
 
 #[derive(Queryable, Selectable)]
@@ -96,63 +111,68 @@ impl AuthStore {
             .await
     }
 
+    /// The newest revision; 0 for none.
+    pub async fn revocation_newest(&self) -> Result<i64, DatabaseError> {
+        self.database.run("revocation_newest", async |conn| newest_revision_on_conn(conn).await).await
+    }
+
     /// Forgets what voids nothing any more, except the newest: revisions go on from there.
     pub async fn revocations_expire(&self, now: DateTime<Utc>) -> Result<usize, DatabaseError> {
         self.database
             .run("revocations_expire", async |conn| {
-                let newest: Option<i64> = revocations::table.select(max(revocations::revision)).first(conn).await?;
-                let over = revocations::table
-                    .filter(revocations::forget_at.le(now))
-                    .filter(revocations::revision.lt(newest.unwrap_or_default()));
+                let newest = newest_revision_on_conn(conn).await?;
+                let over =
+                    revocations::table.filter(revocations::forget_at.le(now)).filter(revocations::revision.lt(newest));
                 Ok(diesel::delete(over).execute(conn).await?)
             })
             .await
     }
 
     /// Revokes, as the last thing of a transaction. For users and roles it also says so in their rows, which must be locked
-    /// by then: new tokens are issued at that time at the earliest.
+    /// by then.
     pub(super) async fn revoke_on_conn(
         &self,
         conn: &mut AsyncPgConnection,
         revoked: &[Revoked],
         now: DateTime<Utc>,
     ) -> Result<(), DatabaseError> {
-        let not_before = not_before(now);
-        for revoked in revoked {
-            match revoked {
-                Revoked::User(id) => {
-                    let row = diesel::update(users::table.find(id));
-                    row.set(users::tokens_not_before.eq(not_before)).execute(conn).await?;
-                }
-                Revoked::Role(name) => {
-                    let row = diesel::update(roles::table.filter(roles::name.eq(name)));
-                    row.set(roles::tokens_not_before.eq(not_before)).execute(conn).await?;
-                }
-                Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
-            }
-        }
         diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
             .bind::<diesel::sql_types::BigInt, _>(LOCK)
             .execute(conn)
             .await?;
-        let newest: Option<i64> = revocations::table.select(max(revocations::revision)).first(conn).await?;
-        let first = now.timestamp_micros().max(newest.unwrap_or_default() + 1);
-        let rows: Vec<_> = (first..)
-            .zip(revoked)
-            .map(|(revision, revoked)| {
-                let (kind, subject) = stored(revoked);
-                (
-                    revocations::revision.eq(revision),
-                    revocations::kind.eq(kind),
-                    revocations::subject.eq(subject),
-                    revocations::not_before.eq(not_before),
-                    revocations::forget_at.eq(not_before + self.token_life + LEEWAY),
-                )
-            })
-            .collect();
+        let newest = newest_revision_on_conn(conn).await?;
+        let not_before = not_before(now);
+        let mut rows = Vec::with_capacity(revoked.len());
+        for (revision, revoked) in (now.timestamp_micros().max(newest + 1)..).zip(revoked) {
+            match revoked {
+                Revoked::User(id) => {
+                    let row = diesel::update(users::table.find(id));
+                    row.set(users::tokens_revision.eq(revision)).execute(conn).await?;
+                }
+                Revoked::Role(name) => {
+                    let row = diesel::update(roles::table.filter(roles::name.eq(name)));
+                    row.set(roles::tokens_revision.eq(revision)).execute(conn).await?;
+                }
+                Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
+            }
+            let (kind, subject) = stored(revoked);
+            rows.push((
+                revocations::revision.eq(revision),
+                revocations::kind.eq(kind),
+                revocations::subject.eq(subject),
+                revocations::not_before.eq(not_before),
+                revocations::forget_at.eq(not_before + self.token_life + LEEWAY),
+            ));
+        }
         diesel::insert_into(revocations::table).values(rows).execute(conn).await?;
         Ok(())
     }
+}
+
+/// The newest revision; 0 for none. What is read after it belongs to it or is newer: later revocations void a token of that.
+pub(super) async fn newest_revision_on_conn(conn: &mut AsyncPgConnection) -> Result<i64, DatabaseError> {
+    let newest: Option<i64> = revocations::table.select(max(revocations::revision)).first(conn).await?;
+    Ok(newest.unwrap_or_default())
 }
 
 fn stored(revoked: &Revoked) -> (&'static str, Option<String>) {
@@ -165,7 +185,7 @@ fn stored(revoked: &Revoked) -> (&'static str, Option<String>) {
     }
 }
 
-/// Tokens tell their time in whole seconds: one of this very second may be older than the revocation, so all of them are void.
+/// Tokens tell their time in whole seconds: one of this very second may be older than the revocation.
 fn not_before(now: DateTime<Utc>) -> DateTime<Utc> {
     let second = TimeDelta::seconds(1);
     now.duration_trunc(second).unwrap_or(now) + second

@@ -10,7 +10,7 @@ diesel::table! {
         is_system -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
-        tokens_not_before -> Nullable<Timestamptz>,
+        tokens_revision -> Nullable<Int8>,
     }
 }
 
@@ -36,7 +36,7 @@ diesel::table! {
         role_id -> Uuid,
         email_key -> Nullable<Text>,
         username_key -> Nullable<Text>,
-        tokens_not_before -> Nullable<Timestamptz>,
+        tokens_revision -> Nullable<Int8>,
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
-use super::revocations::Revoked;
+use super::revocations::{Revoked, newest_revision_on_conn};
 use super::role_admin::{ByCodePoint, only_what_is_held};
 use super::schema::{service_account_permissions, service_account_secrets, service_accounts};
 use super::{AuthStore, ChangeError};
@@ -49,6 +49,8 @@ pub struct SignedInProgram {
     pub id: Uuid,
     /// What its token allows.
     pub permissions: BTreeSet<String>,
+    /// The newest revocation when they were read.
+    pub revision: i64,
 }
 
 impl AuthStore {
@@ -65,28 +67,7 @@ impl AuthStore {
             .transaction("service_account_create", async |conn| {
                 let held = caller_may_on_conn(conn, acting, WRITE, now).await?;
                 only_what_is_held(&account.permissions, &held)?;
-                diesel::insert_into(service_accounts::table)
-                    .values((
-                        service_accounts::id.eq(account.id),
-                        service_accounts::name.eq(&account.name),
-                        service_accounts::client_id.eq(account.client_id()),
-                        service_accounts::created_at.eq(now),
-                        service_accounts::updated_at.eq(now),
-                    ))
-                    .execute(conn)
-                    .await?;
-                let permissions: Vec<_> = account
-                    .permissions
-                    .iter()
-                    .map(|permission| {
-                        (
-                            service_account_permissions::service_account_id.eq(account.id),
-                            service_account_permissions::permission.eq(permission),
-                        )
-                    })
-                    .collect();
-                diesel::insert_into(service_account_permissions::table).values(permissions).execute(conn).await?;
-                secret_insert_on_conn(conn, account.id, secret_hash, now).await?;
+                account_insert_on_conn(conn, account, secret_hash, now).await?;
                 let target = Target::ServiceAccount(account.id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountCreate, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
@@ -134,33 +115,7 @@ impl AuthStore {
                 // Who has the new secret can do all that the account can.
                 let given = service_account_permissions_on_conn(conn, id).await?.unwrap_or_default();
                 only_what_is_held(&given, &held)?;
-                let newest: Option<Uuid> = service_account_secrets::table
-                    .filter(
-                        service_account_secrets::service_account_id
-                            .eq(id)
-                            .and(service_account_secrets::expires_at.is_null()),
-                    )
-                    .select(service_account_secrets::id)
-                    .first(conn)
-                    .await
-                    .optional()?;
-                let kept = newest.filter(|_| overlap > TimeDelta::zero());
-                let ended = service_account_secrets::table.filter(service_account_secrets::service_account_id.eq(id));
-                diesel::delete(ended.filter(service_account_secrets::id.ne(kept.unwrap_or_default())))
-                    .execute(conn)
-                    .await?;
-                let until = kept.map(|_| now + overlap);
-                if let Some(kept) = kept {
-                    diesel::update(service_account_secrets::table.find(kept))
-                        .set(service_account_secrets::expires_at.eq(until))
-                        .execute(conn)
-                        .await?;
-                }
-                secret_insert_on_conn(conn, id, secret_hash, now).await?;
-                diesel::update(service_accounts::table.find(id))
-                    .set(service_accounts::updated_at.eq(now))
-                    .execute(conn)
-                    .await?;
+                let until = secret_replace_on_conn(conn, id, secret_hash, overlap, now).await?;
                 let target = Target::ServiceAccount(id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountSecretRotate, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
@@ -230,8 +185,9 @@ impl AuthStore {
                     .set(service_accounts::last_used_at.eq(now))
                     .execute(conn)
                     .await?;
+                let revision = newest_revision_on_conn(conn).await?;
                 let permissions = service_account_permissions_on_conn(conn, id).await?;
-                Ok::<_, ChangeError>(permissions.map(|permissions| SignedInProgram { id, permissions }))
+                Ok::<_, ChangeError>(permissions.map(|permissions| SignedInProgram { id, permissions, revision }))
             })
             .await
     }
@@ -262,8 +218,74 @@ type GoodSecret = diesel::dsl::Or<
 >;
 
 /// Secrets that are accepted at a time.
-fn good_secret(now: DateTime<Utc>) -> GoodSecret {
+pub(super) fn good_secret(now: DateTime<Utc>) -> GoodSecret {
     service_account_secrets::expires_at.is_null().or(service_account_secrets::expires_at.gt(now).assume_not_null())
+}
+
+/// Inserts a service account with a first secret.
+pub(super) async fn account_insert_on_conn(
+    conn: &mut AsyncPgConnection,
+    account: &NewServiceAccount,
+    secret_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    diesel::insert_into(service_accounts::table)
+        .values((
+            service_accounts::id.eq(account.id),
+            service_accounts::name.eq(&account.name),
+            service_accounts::client_id.eq(&account.client_id),
+            service_accounts::created_at.eq(now),
+            service_accounts::updated_at.eq(now),
+        ))
+        .execute(conn)
+        .await?;
+    permissions_insert_on_conn(conn, account.id, &account.permissions).await?;
+    secret_insert_on_conn(conn, account.id, secret_hash, now).await
+}
+
+/// Gives a service account permissions.
+pub(super) async fn permissions_insert_on_conn(
+    conn: &mut AsyncPgConnection,
+    id: Uuid,
+    permissions: &BTreeSet<String>,
+) -> Result<(), ChangeError> {
+    let rows = permissions.iter().map(|permission| {
+        (service_account_permissions::service_account_id.eq(id), service_account_permissions::permission.eq(permission))
+    });
+    let rows: Vec<_> = rows.collect();
+    diesel::insert_into(service_account_permissions::table).values(rows).execute(conn).await?;
+    Ok(())
+}
+
+/// Gives a locked service account a new secret. The newest one before stays good for `overlap`, older ones end at once. Gives
+/// until when it stays good.
+pub(super) async fn secret_replace_on_conn(
+    conn: &mut AsyncPgConnection,
+    id: Uuid,
+    secret_hash: &str,
+    overlap: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, ChangeError> {
+    let of_account = service_account_secrets::service_account_id.eq(id);
+    let newest: Option<Uuid> = service_account_secrets::table
+        .filter(of_account.and(service_account_secrets::expires_at.is_null()))
+        .select(service_account_secrets::id)
+        .first(conn)
+        .await
+        .optional()?;
+    let kept = newest.filter(|_| overlap > TimeDelta::zero());
+    let ended = service_account_secrets::table.filter(of_account);
+    diesel::delete(ended.filter(service_account_secrets::id.ne(kept.unwrap_or_default()))).execute(conn).await?;
+    let until = kept.map(|_| now + overlap);
+    if let Some(kept) = kept {
+        diesel::update(service_account_secrets::table.find(kept))
+            .set(service_account_secrets::expires_at.eq(until))
+            .execute(conn)
+            .await?;
+    }
+    secret_insert_on_conn(conn, id, secret_hash, now).await?;
+    diesel::update(service_accounts::table.find(id)).set(service_accounts::updated_at.eq(now)).execute(conn).await?;
+    Ok(until)
 }
 
 async fn secret_insert_on_conn(
@@ -285,7 +307,7 @@ async fn secret_insert_on_conn(
 }
 
 /// Keeps two that change one account apart.
-async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<(), ChangeError> {
+pub(super) async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<(), ChangeError> {
     let locked: Option<Uuid> =
         service_accounts::table.find(id).select(service_accounts::id).for_update().first(conn).await.optional()?;
     locked.map(|_| ()).ok_or(ChangeError::ServiceAccountNotFound)

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, good_caller};
+use super::revocations::newest_revision_on_conn;
 use super::roles::{MEMBER, role_permissions_on_conn};
 use super::schema::{roles, sessions, users};
 use super::sessions::{NewSession, session_insert_on_conn};
@@ -234,27 +235,11 @@ async fn signed_in_on_conn(
     user_id: Uuid,
     session_id: Uuid,
 ) -> Result<SignedIn, DatabaseError> {
+    let revision = newest_revision_on_conn(conn).await?;
     let row: UserRow =
         users::table.inner_join(roles::table).filter(users::id.eq(user_id)).select(USER_COLUMNS).first(conn).await?;
     let user = User::from(row);
-    let subject = subject_of_on_conn(conn, user_id, session_id, &user.role).await?;
+    let permissions = role_permissions_on_conn(conn, &user.role).await?;
+    let subject = Subject { id: user_id, session_id: Some(session_id), role: user.role.clone(), permissions, revision };
     Ok(SignedIn { user, subject })
-}
-
-/// What a token of a session says.
-pub(super) async fn subject_of_on_conn(
-    conn: &mut AsyncPgConnection,
-    user_id: Uuid,
-    session_id: Uuid,
-    role: &str,
-) -> Result<Subject, DatabaseError> {
-    let (of_user, of_role): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = users::table
-        .inner_join(roles::table)
-        .filter(users::id.eq(user_id))
-        .select((users::tokens_not_before, roles::tokens_not_before))
-        .first(conn)
-        .await?;
-    let permissions = role_permissions_on_conn(conn, role).await?;
-    let not_before = of_user.max(of_role);
-    Ok(Subject { id: user_id, session_id: Some(session_id), role: role.to_owned(), permissions, not_before })
 }

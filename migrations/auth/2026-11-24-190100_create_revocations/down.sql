@@ -1,4 +1,4 @@
 -- Loses what is revoked: tokens of the last minutes are good again until they expire.
-ALTER TABLE roles DROP COLUMN IF EXISTS tokens_not_before;
-ALTER TABLE users DROP COLUMN IF EXISTS tokens_not_before;
+ALTER TABLE roles DROP COLUMN IF EXISTS tokens_revision;
+ALTER TABLE users DROP COLUMN IF EXISTS tokens_revision;
 DROP TABLE IF EXISTS revocations;

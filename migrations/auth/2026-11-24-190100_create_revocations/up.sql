@@ -16,6 +16,6 @@ ALTER TABLE revocations ADD COLUMN IF NOT EXISTS subject character varying(64);
 ALTER TABLE revocations ADD COLUMN IF NOT EXISTS not_before timestamptz;
 ALTER TABLE revocations ADD COLUMN IF NOT EXISTS forget_at timestamptz;
 
--- Tokens issued before this time are void; a new token says that it was issued then at the earliest.
-ALTER TABLE users ADD COLUMN IF NOT EXISTS tokens_not_before timestamptz;
-ALTER TABLE roles ADD COLUMN IF NOT EXISTS tokens_not_before timestamptz;
+-- The newest revocation of the row's tokens: a token that was issued before that revision (claim rev) is void.
+ALTER TABLE users ADD COLUMN IF NOT EXISTS tokens_revision bigint;
+ALTER TABLE roles ADD COLUMN IF NOT EXISTS tokens_revision bigint;

@@ -1,12 +1,9 @@
 //! The local administrator: an account of its own, never one of those that are there already.
 
 use std::path::Path;
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
 
 use super::UpError;
-use super::child::service_command;
+use super::child::{run_with_input, service_command};
 use super::directory::{Administrator, Directory, Secrets};
 use super::progress::Progress;
 use crate::postgres::{PostgresError, ServerAddress, connect};
@@ -46,25 +43,9 @@ pub(super) async fn bootstrap(
             &administrator.username,
         ])
         .env("DATABASE_URL", url)
-        .env("KEY_ENCRYPTION_KEY", &secrets.key_encryption_key)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| UpError::file("run", program, &error))?;
-    if let Some(mut input) = child.stdin.take() {
-        // If it does not read, it says why on stderr.
-        let _closed = input.write_all(secrets.admin_password.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(|error| UpError::file("run", program, &error))?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let reason = stderr
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("no message")
-        .trim_start_matches("error: ")
-        .to_owned();
-    match output.status.code() {
+        .env("KEY_ENCRYPTION_KEY", &secrets.key_encryption_key);
+    let (code, reason) = run_with_input(command, program, &secrets.admin_password).await?;
+    match code {
         Some(0) => {
             progress.done(&format!("administrator {}", administrator.email));
             Ok(administrator)

@@ -2,12 +2,18 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Stdio;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::UpError;
+
 /// Every variable that a service reads; `RUST_LOG` is left to the person at the terminal.
-const VARIABLES: [&str; 38] = [
+const VARIABLES: [&str; 40] = [
     "ACCESS_TOKEN_TTL",
+    "AUTH_CLIENT_ID",
+    "AUTH_CLIENT_SECRET",
     "AUTH_SERVICE_CA_FILE",
     "AUTH_SERVICE_URL",
     "DATABASE_MAX_CONNECTIONS",
@@ -58,6 +64,24 @@ pub(super) fn service_command(program: &Path) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Runs a program that reads `input`; gives its exit code and the last line that it said on stderr.
+pub(super) async fn run_with_input(
+    mut command: Command,
+    program: &Path,
+    input: &str,
+) -> Result<(Option<i32>, String), UpError> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| UpError::file("run", program, &error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If it does not read, it says why on stderr.
+        let _closed = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(|error| UpError::file("run", program, &error))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
+    Ok((output.status.code(), last.trim_start_matches("error: ").to_owned()))
 }
 
 /// The many variables of the OpenTelemetry libraries.

@@ -75,6 +75,9 @@ pub(super) struct Secrets {
     pub(super) runtime_password: String,
     /// Password of the local administrator.
     pub(super) admin_password: String,
+    /// Secret of the service account of task-service, in base64; a directory from before has none.
+    #[serde(default)]
+    pub(super) task_client_secret: Option<String>,
     /// The administrator's account, chosen when the users are known.
     pub(super) administrator: Option<Administrator>,
 }
@@ -93,6 +96,7 @@ impl Secrets {
             migrator_password: files::random_hex(16)?,
             runtime_password: files::random_hex(16)?,
             admin_password: files::random_hex(12)?,
+            task_client_secret: None,
             administrator: None,
         })
     }

@@ -9,6 +9,7 @@ mod migrations;
 mod options;
 mod progress;
 mod screen;
+mod service_account;
 mod services;
 
 use std::collections::BTreeMap;
@@ -209,6 +210,9 @@ async fn start(options: &UpOptions, progress: &Progress) -> Result<Pair, UpError
         administrator::bootstrap(&directory, &mut secrets, auth_program, &server, &state.auth_database, progress)
             .await?;
 
+    let task_secret =
+        service_account::setup(&directory, &mut secrets, auth_program, &server, &state.auth_database).await?;
+
     progress.begin("starting the services");
     let metrics = || {
         files::free_port()
@@ -226,7 +230,7 @@ async fn start(options: &UpOptions, progress: &Progress) -> Result<Pair, UpError
         admin_password: secrets.admin_password.clone(),
         mail_dir: directory.mail().display().to_string(),
     };
-    let (auth, task) = plans(&environment, &secrets, (auth_program, auth_at), (task_program, task_at));
+    let (auth, task) = plans(&environment, &secrets, task_secret, (auth_program, auth_at), (task_program, task_at));
     let mut auth = Service::start(auth, &directory, &guard)?;
     let mut task = Service::start(task, &directory, &guard)?;
     tokio::try_join!(auth.healthy(), task.healthy())?;
@@ -317,6 +321,7 @@ async fn migrate(
 fn plans<'a>(
     environment: &Environment,
     secrets: &Secrets,
+    task_secret: String,
     (auth_program, auth_at): (&'a Path, SocketAddr),
     (task_program, task_at): (&'a Path, SocketAddr),
 ) -> (ServicePlan<'a>, ServicePlan<'a>) {
@@ -331,6 +336,8 @@ fn plans<'a>(
         ("DATABASE_URL", environment.task_database_url.clone()),
         ("METRICS_ADDR", environment.task_metrics_addr.clone()),
         ("AUTH_SERVICE_URL", format!("http://{}", environment.auth_addr)),
+        ("AUTH_CLIENT_ID", service_account::CLIENT_ID.to_owned()),
+        ("AUTH_CLIENT_SECRET", task_secret),
     ];
     (
         ServicePlan { name: SERVICES[0], program: auth_program, address: auth_at, environment: auth },
