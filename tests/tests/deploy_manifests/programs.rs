@@ -26,6 +26,8 @@ fn secret(variable: &str) -> &'static str {
         "DATABASE_URL" => "postgres://role:password@database.example.com:5432/service?sslmode=require",
         // 32 bytes.
         "KEY_ENCRYPTION_KEY" | "PAGE_TOKEN_KEY" => "dGhlIHRlc3RzIG5lZWQgMzIgYnl0ZXMgaGVyZS4uLi4=",
+        "AUTH_CLIENT_ID" => "task-service",
+        "AUTH_CLIENT_SECRET" => "bm90IGEgc2VjcmV0LCBidXQgYW4gZXhhbXBsZSBvZiBvbmU=",
         "SMTP_URL" => "smtps://user:password@mail.example.com",
         _ => panic!("{variable} comes from a Secret: give it an example here"),
     }
