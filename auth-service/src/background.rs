@@ -44,6 +44,13 @@ const KEYS_INTERVAL: Duration = Duration::from_secs(10);
 /// While there are none, or the schema is not there yet.
 const KEYS_RETRY: Duration = Duration::from_millis(250);
 
+/// Expired rows cost only space.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The first time comes soon: a service that is restarted often would never get there.
+const EXPIRY_FIRST: Duration = Duration::from_secs(10);
+/// Between two batches, so that the calls come first.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// Mails that are sent at a time by one replica: a slow mail server holds up no more than these.
 const MAIL_SENDERS: usize = 3;
 
@@ -87,6 +94,8 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
         PurgeSender { store: store.clone(), task_service, keys: keys.clone(), settings, readiness: readiness.clone() };
     let (revoked_in, latches) = (store.clone(), readiness.clone());
     supervisor.spawn("revocations_read", |stop| revocations.run(revoked_in, latches, stop));
+    let (kept_in, latches) = (store.clone(), readiness.clone());
+    supervisor.spawn("rows_expire", |stop| rows_expire(kept_in, latches, stop));
     let count = purge.clone();
     supervisor.spawn("purge_sender", |stop| purge.run(stop));
     supervisor.spawn("purge_count", |stop| count.count(stop));
@@ -162,6 +171,27 @@ async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) 
             Err(format!("the database is newer than this binary and differs in {places}: deploy the newer one"))
         }
     }
+}
+
+/// Deletes what ended long ago.
+async fn rows_expire(store: AuthStore, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
+    let mut pause = EXPIRY_FIRST;
+    while !stopped_within(&stop, pause).await {
+        pause = if readiness.not_ready().contains_key(SCHEMA) {
+            EXPIRY_FIRST
+        } else {
+            match store.rows_expire(Utc::now()).await {
+                Ok(true) => EXPIRY_PAUSE,
+                Ok(false) => EXPIRY_INTERVAL,
+                // The database's own latch tells operators; the next hour tries again.
+                Err(error) => {
+                    tracing::warn!(%error, "expired rows could not be deleted");
+                    EXPIRY_INTERVAL
+                }
+            }
+        };
+    }
+    Ok(())
 }
 
 /// Loads the keys, makes the first one, and takes up those that others make.

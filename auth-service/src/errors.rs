@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use service_kit::status;
 
 use crate::domain::password::HashingBusy;
@@ -19,6 +20,8 @@ service_kit::reasons! {
     pub enum AuthReason("auth.v1") {
         /// Login and password do not fit; never which of the two.
         CredentialsInvalid = "CREDENTIALS_INVALID", Unauthenticated, "Login or password is wrong.";
+        /// Too many failures: the attempt was not looked at.
+        SignInThrottled = "SIGN_IN_THROTTLED", ResourceExhausted, "Too many failed attempts. Try again later, or reset the password.";
         /// The refresh token is unknown, used, expired or revoked.
         RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", Unauthenticated, "The refresh token is not valid. Sign in again.";
         /// No verified caller where there must be one: the access layer is not in place.
@@ -122,6 +125,11 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
             .field("name", "expected a name that no service account has"),
         ChangeError::MailTokenInvalid => Problem::new(AuthReason::MailTokenInvalid)
             .field("token", "expected the token of the newest mail, within one hour"),
+        ChangeError::Throttled(until) => {
+            let wait = (*until - Utc::now()).to_std().unwrap_or_default();
+            // In whole seconds, rounded up: who comes back then is let in.
+            Problem::new(AuthReason::SignInThrottled).retry_after(Duration::from_secs(wait.as_secs() + 1))
+        }
         ChangeError::Stale => AuthReason::CredentialsInvalid.into(),
         ChangeError::Database(error) => status::database_problem(operation, error),
     }

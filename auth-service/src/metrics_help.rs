@@ -4,7 +4,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Describes them to the recorder that stands.
 pub fn describe() {
-    describe_counter!("sign_ins_total", "Sign-ins by outcome: ok or refused");
+    describe_counter!("sign_ins_total", "Sign-ins by outcome: ok, refused or throttled");
     describe_counter!(
         "unusable_password_hashes_total",
         "Sign-ins against accounts whose stored hash no password fits, by reason: above_ceiling or malformed"

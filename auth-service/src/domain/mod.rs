@@ -13,5 +13,6 @@ pub mod role;
 pub mod sealing;
 pub mod service_account;
 pub mod signing_key;
+pub mod throttle;
 pub mod user;
 pub mod user_list;

@@ -5,12 +5,14 @@ use uuid::Uuid;
 
 use crate::domain::page::TimeCursor;
 use crate::domain::password::check_new_password;
+use crate::domain::throttle::ThrottleKeys;
 use crate::domain::user::{Credentials, User};
 use crate::store::ChangeError;
 use crate::store::accounts::AccountChange;
 use crate::store::callers::Caller;
 use crate::store::sessions::LivingSession;
 
+use super::sign_in::refusal;
 use super::sign_up::name_taken;
 use super::{FlowError, Flows, Origin, now};
 
@@ -80,10 +82,14 @@ impl Flows {
         action: AuditAction,
         origin: &Origin,
     ) -> Result<(), FlowError> {
+        let keys = ThrottleKeys::of_account(caller.user_id, origin.source.as_deref());
+        self.store.throttle_check(&keys, now()).await?;
         if self.hashing.verify(password, self.usable_hash(account)).await? {
-            return Ok(());
+            // Others may have failed meanwhile: what they did not learn nobody does.
+            return Ok(self.store.throttle_check(&keys, now()).await?);
         }
-        self.refusal_note(action, caller.actor(), Some(caller.user_id), origin).await?;
+        let event = refusal(action, caller.actor(), Some(caller.user_id));
+        self.store.throttle_failed(&keys, &event, origin, now()).await?;
         Err(FlowError::CredentialsRefused)
     }
 

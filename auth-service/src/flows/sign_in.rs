@@ -7,7 +7,9 @@ use uuid::Uuid;
 use crate::domain::audit::{Actor, Target};
 use crate::domain::login_key::fold;
 use crate::domain::password::StoredHash;
+use crate::domain::throttle::ThrottleKeys;
 use crate::domain::user::Credentials;
+use crate::store::ChangeError;
 
 use super::unusable_hashes::Unusable;
 use super::{Event, FlowError, Flows, NewlySignedIn, Origin, now};
@@ -32,27 +34,30 @@ impl Flows {
         let ring = self.ring(now)?;
         let (session, refresh) = self.new_session(origin, now)?;
         for _ in 0..ATTEMPTS {
-            let (credentials, is_weak) = self.credentials_checked(login, password, origin).await?;
+            let (credentials, keys, is_weak) = self.credentials_checked(login, password, origin).await?;
             // A full queue is no reason to refuse the right password: the next sign-in strengthens the hash.
             let new_hash = if is_weak { self.hashing.hash(password).await.ok() } else { None };
-            if let Some(signed_in) =
-                self.store.user_sign_in(&credentials, new_hash.as_deref(), &session, origin).await?
-            {
+            let signed_in = self.store.user_sign_in(&credentials, new_hash.as_deref(), &keys, &session, origin).await;
+            if let Some(signed_in) = signed_in.map_err(throttled)? {
                 metrics::counter!("sign_ins_total", "outcome" => "ok").increment(1);
                 let tokens = self.issue(signed_in.subject, refresh, session.token_expires_at, &ring, now)?;
                 return Ok(NewlySignedIn { user: signed_in.user, tokens });
             }
         }
+        // The account changes all the time: its owner signs in at many places at once, or resets the password.
+        let event = refusal(AuditAction::SignIn, Actor::Anonymous, None);
+        self.store.audit_append(&event, origin, now).await?;
         Err(FlowError::CredentialsRefused)
     }
 
-    /// The account, if the password fits and it may sign in, and whether its hash is weaker than those made today.
+    /// The account, if the password fits and it may sign in; where its failures are counted; whether its hash is weaker than
+    /// those made today.
     async fn credentials_checked(
         &self,
         login: &str,
         password: &str,
         origin: &Origin,
-    ) -> Result<(Credentials, bool), FlowError> {
+    ) -> Result<(Credentials, ThrottleKeys, bool), FlowError> {
         let found = match self.account_meant(login).await {
             // A row that cannot be read must not answer sooner than one that is not there.
             Err(FlowError::Database(error @ DatabaseError::Other(_))) => {
@@ -61,32 +66,23 @@ impl Flows {
             }
             found => found?,
         };
+        let meant = found.as_ref().map(|credentials| credentials.user.id);
+        let keys = ThrottleKeys::of_login(login, meant, origin.source.as_deref());
+        // Nobody is hashed for before that; an account and none are held back alike.
+        self.store.throttle_check(&keys, now()).await.map_err(throttled)?;
         let stored = found.as_ref().and_then(|credentials| self.usable_hash(credentials));
         let is_weak = stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()));
         // Without an account, or with an unusable hash, the pool does the work of one hash all the same.
         let fits = self.hashing.verify(password, stored).await?;
-        let meant = found.as_ref().map(|credentials| credentials.user.id);
         match found.filter(|credentials| fits && credentials.user.is_active) {
-            Some(credentials) => Ok((credentials, is_weak)),
+            Some(credentials) => Ok((credentials, keys, is_weak)),
             None => {
+                let event = refusal(AuditAction::SignIn, Actor::Anonymous, meant);
+                self.store.throttle_failed(&keys, &event, origin, now()).await.map_err(throttled)?;
                 metrics::counter!("sign_ins_total", "outcome" => "refused").increment(1);
-                self.refusal_note(AuditAction::SignIn, Actor::Anonymous, meant, origin).await?;
                 Err(FlowError::CredentialsRefused)
             }
         }
-    }
-
-    /// Notes refused credentials in the audit trail.
-    pub(super) async fn refusal_note(
-        &self,
-        action: AuditAction,
-        actor: Actor,
-        meant: Option<Uuid>,
-        origin: &Origin,
-    ) -> Result<(), FlowError> {
-        let (target, reason) = (meant.map(Target::User), Some(CREDENTIALS_INVALID));
-        let event = Event { actor, action, target, reason, changed_fields: Vec::new() };
-        Ok(self.store.audit_append(&event, origin, now()).await?)
     }
 
     async fn account_meant(&self, login: &str) -> Result<Option<Credentials>, FlowError> {
@@ -112,4 +108,18 @@ impl Flows {
             }
         }
     }
+}
+
+/// Refused credentials, for the audit trail.
+pub(super) fn refusal(action: AuditAction, actor: Actor, meant: Option<Uuid>) -> Event {
+    let (target, reason) = (meant.map(Target::User), Some(CREDENTIALS_INVALID));
+    Event { actor, action, target, reason, changed_fields: Vec::new() }
+}
+
+/// An attempt that was not looked at is counted as such.
+fn throttled(error: ChangeError) -> FlowError {
+    if matches!(error, ChangeError::Throttled(_)) {
+        metrics::counter!("sign_ins_total", "outcome" => "throttled").increment(1);
+    }
+    error.into()
 }

@@ -12,6 +12,7 @@ use super::mails::verification_tokens_void_on_conn;
 use super::revocations::Revoked;
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::throttles::throttles_forget_on_conn;
 use super::users::{USER_COLUMNS, UserRow};
 use super::{AuthStore, ChangeError};
 use crate::domain::account::{Email, Username};
@@ -104,6 +105,7 @@ impl AuthStore {
                     return Err(ChangeError::Stale);
                 }
                 reset_tokens_void_on_conn(conn, caller.user_id, now).await?;
+                throttles_forget_on_conn(conn, caller.user_id).await?;
                 user_sessions_end_on_conn(conn, caller.user_id, EndReason::PasswordChanged, now).await?;
                 let event = Event::done(caller.actor(), AuditAction::PasswordChange, Target::User(caller.user_id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;

@@ -7,13 +7,14 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::AuthStore;
 use super::audit::audit_insert_on_conn;
 use super::revocations::Revoked;
 use super::roles::ADMIN;
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::throttles::throttles_forget_on_conn;
 use super::users::user_insert_on_conn;
+use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::user::NewUser;
 
@@ -78,7 +79,7 @@ impl AuthStore {
         id: Uuid,
         password_hash: &str,
         now: DateTime<Utc>,
-    ) -> Result<usize, DatabaseError> {
+    ) -> Result<usize, ChangeError> {
         self.database
             .transaction("administrator_reset", async |conn| {
                 let role_id: Uuid = roles::table.filter(roles::name.eq(ADMIN)).select(roles::id).first(conn).await?;
@@ -97,6 +98,7 @@ impl AuthStore {
                     .set((password_reset_tokens::is_used.eq(true), password_reset_tokens::updated_at.eq(now)))
                     .execute(conn)
                     .await?;
+                throttles_forget_on_conn(conn, id).await?;
                 bootstrap_note_on_conn(conn, id, now).await?;
                 let ended = user_sessions_end_on_conn(conn, id, EndReason::AdminReset, now).await?;
                 self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;

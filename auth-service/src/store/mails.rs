@@ -15,6 +15,7 @@ use super::callers::{Caller, caller_check_on_conn};
 use super::revocations::Revoked;
 use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::throttles::throttles_forget_on_conn;
 use super::{AuthStore, ChangeError};
 use crate::domain::account::Email;
 use crate::domain::audit::{Actor, Event, Origin, Target};
@@ -246,6 +247,7 @@ impl AuthStore {
                     return Err(ChangeError::MailTokenInvalid);
                 }
                 reset_tokens_void_on_conn(conn, user_id, now).await?;
+                throttles_forget_on_conn(conn, user_id).await?;
                 user_sessions_end_on_conn(conn, user_id, EndReason::PasswordChanged, now).await?;
                 let event = Event::done(Actor::User(user_id), AuditAction::PasswordReset, Target::User(user_id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;

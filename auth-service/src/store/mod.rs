@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod administrators;
 pub mod audit;
 pub mod callers;
+pub mod expiry;
 pub mod introspection;
 pub mod login_keys;
 pub mod mails;
@@ -17,12 +18,13 @@ pub mod service_account_setup;
 pub mod service_accounts;
 pub mod sessions;
 pub mod signing_keys;
+pub mod throttles;
 pub mod user_admin;
 pub mod user_deletions;
 pub mod user_list;
 pub mod users;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a change was not made.
@@ -67,6 +69,9 @@ pub enum ChangeError {
     /// The token from a mail does not count, or not any more.
     #[error("the mail's token is not valid")]
     MailTokenInvalid,
+    /// Too many attempts have failed: none is looked at before this time.
+    #[error("throttled until {0}")]
+    Throttled(DateTime<Utc>),
     /// The account changed in between.
     #[error("the account changed in between")]
     Stale,

@@ -7,15 +7,17 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::AuthStore;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, good_caller};
 use super::revocations::newest_revision_on_conn;
 use super::roles::{MEMBER, role_permissions_on_conn};
 use super::schema::{roles, sessions, users};
 use super::sessions::{NewSession, session_insert_on_conn};
+use super::throttles::throttle_passed_on_conn;
+use super::{AuthStore, ChangeError};
 use crate::domain::access_token::Subject;
 use crate::domain::audit::{Actor, Event, Origin, Target};
+use crate::domain::throttle::ThrottleKeys;
 use crate::domain::user::{Credentials, NewUser, User, best_match};
 
 /// The columns of an account that callers see, with the role's name.
@@ -177,9 +179,10 @@ impl AuthStore {
         &self,
         credentials: &Credentials,
         new_hash: Option<&str>,
+        keys: &ThrottleKeys,
         session: &NewSession,
         origin: &Origin,
-    ) -> Result<Option<SignedIn>, DatabaseError> {
+    ) -> Result<Option<SignedIn>, ChangeError> {
         self.database
             .transaction("user_sign_in", async |conn| {
                 let user_id = credentials.user.id;
@@ -194,10 +197,11 @@ impl AuthStore {
                 if updated == 0 {
                     return Ok(None);
                 }
+                throttle_passed_on_conn(conn, keys, Utc::now()).await?;
                 session_insert_on_conn(conn, user_id, session).await?;
                 let event = Event::done(Actor::User(user_id), AuditAction::SignIn, Target::User(user_id));
                 audit_insert_on_conn(conn, &event, origin, session.now).await?;
-                signed_in_on_conn(conn, user_id, session.id).await.map(Some)
+                Ok(Some(signed_in_on_conn(conn, user_id, session.id).await?))
             })
             .await
     }
