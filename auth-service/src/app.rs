@@ -143,7 +143,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     Ok(served?)
 }
 
-/// What `serve` checks of its settings before it opens anything, beyond their form.
+/// What `serve` checks of its settings before it opens anything, beyond their form. Must run on a runtime, as channels do.
 pub fn configuration_check(args: &ServeArgs) -> anyhow::Result<()> {
     if let Some((variable, reason)) = args.passwords.conflict() {
         return Err(ConfigurationError { variable, reason }.into());

@@ -124,7 +124,7 @@ pub fn run(parsed: Parsed<Cli>) -> ExitCode {
         Command::Admin(AdminCommand::HashPassword(args)) => run_async(admin::hash_password(args)),
         Command::Keys(KeysCommand::List(args)) => run_async(key_commands::list(*args)),
         Command::Keys(KeysCommand::Rotate(args)) => run_async(key_commands::rotate(*args)),
-        Command::Config(ConfigCommand::Check(args)) => app::configuration_check(&args).map(|()| {
+        Command::Config(ConfigCommand::Check(args)) => run_async(async { app::configuration_check(&args) }).map(|()| {
             println!("the configuration is valid");
             ExitCode::SUCCESS
         }),

@@ -234,6 +234,13 @@ async fn pods_are_alive_and_not_ready_until_the_jobs_have_run() {
         let verify = run_job(*service, &job("verify"), &[("DATABASE_URL", &runtime)]).await;
         assert_eq!(verify.code, 0, "the CronJob after it: {verify:#?}");
     }
+    // As DEPLOY.md says: the account with which task-service follows revocations.
+    let follower = ["--client-id", secret("AUTH_CLIENT_ID"), "--permission", "tokens.introspect", "--secret-stdin"];
+    let runtime = both[0].1.database.runtime_url();
+    let arguments = [&["admin", "service-account"][..], &follower].concat();
+    let made =
+        run_program(Service::Auth, &arguments, &[("DATABASE_URL", &runtime)], secret("AUTH_CLIENT_SECRET")).await;
+    assert_eq!(made.code, 0, "{made:#?}");
     for (service, waiting) in &mut both {
         eventually(&format!("{} is ready", service.name()), async || is_serving(waiting.grpc).await).await;
         assert!(waiting.process.try_wait().unwrap().is_none(), "{} still runs", service.name());
