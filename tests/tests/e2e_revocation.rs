@@ -22,7 +22,7 @@ use tonic::{Code, Status, Streaming};
 /// As `openssl rand -base64 32` makes them.
 const SECRET: &str = "q1hT0pZ8mK3vB5nX7cL9wR2yU4iO6aS8dF0gH1jK3lM=";
 const WATCHER: [(&str, &str); 2] = [("AUTH_CLIENT_ID", "task-service"), ("AUTH_CLIENT_SECRET", SECRET)];
-/// Generous: how fast it really is says `cargo bench -p tests --bench revocation`.
+/// Generous: how fast it really is says `cargo bench --profile dev -p tests --bench revocation`.
 const ARRIVES: Duration = Duration::from_secs(10);
 
 /// Both services, with a task service that follows revocations.
