@@ -34,6 +34,8 @@ service_kit::reasons! {
         EmailTaken = "EMAIL_TAKEN", AlreadyExists, "Another account has this e-mail address.";
         /// Another account has the user name.
         UsernameTaken = "USERNAME_TAKEN", AlreadyExists, "Another account has this user name.";
+        /// Another account has the id.
+        UserIdTaken = "USER_ID_TAKEN", AlreadyExists, "Another account has this id.";
         /// No such account.
         UserNotFound = "USER_NOT_FOUND", NotFound, "There is no such user.";
         /// No such session of the caller.
@@ -111,6 +113,9 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
             Problem::new(AuthReason::PermissionMissing).metadata("permission", permission)
         }
         ChangeError::UserNotFound => AuthReason::UserNotFound.into(),
+        ChangeError::UserIdTaken => {
+            Problem::new(AuthReason::UserIdTaken).field("id", "expected an id that no account has")
+        }
         ChangeError::SessionNotFound => AuthReason::SessionNotFound.into(),
         ChangeError::RoleNotFound => AuthReason::RoleNotFound.into(),
         ChangeError::RoleInactive => AuthReason::RoleInactive.into(),
@@ -130,6 +135,8 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
             // In whole seconds, rounded up: who comes back then is let in.
             Problem::new(AuthReason::SignInThrottled).retry_after(Duration::from_secs(wait.as_secs() + 1))
         }
+        // Answered by who asked for it.
+        ChangeError::DryRun => status::internal_problem(operation, error),
         ChangeError::Stale => AuthReason::CredentialsInvalid.into(),
         ChangeError::Database(error) => status::database_problem(operation, error),
     }

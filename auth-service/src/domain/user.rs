@@ -63,6 +63,29 @@ impl UserCounts {
     }
 }
 
+/// An account of another system that is to be taken over.
+#[derive(Debug, Clone)]
+pub struct ImportedUser {
+    /// Its id here.
+    pub id: Uuid,
+    /// Whether the id is that of the other system.
+    pub has_own_id: bool,
+    /// The address.
+    pub email: Email,
+    /// The name.
+    pub username: Username,
+    /// The hash as it is there; checked.
+    pub password_hash: String,
+    /// Whether mail is known to arrive.
+    pub email_verified: bool,
+    /// Whether it may sign in.
+    pub is_active: bool,
+    /// The name of its role.
+    pub role: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
 /// An account that is to be made.
 #[derive(Debug, Clone)]
 pub struct NewUser {

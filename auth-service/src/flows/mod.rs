@@ -2,6 +2,7 @@
 
 mod account;
 mod administration;
+mod import;
 mod mails;
 mod refresh;
 mod roles;

@@ -8,6 +8,7 @@ mod parse;
 mod role_service;
 mod service_account_service;
 mod token_service;
+mod user_import;
 mod user_service;
 
 pub use audit_service::AuditService;

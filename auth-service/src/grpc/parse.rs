@@ -19,6 +19,7 @@ use crate::domain::audit::{AuditFilter, Origin};
 use crate::domain::password::check_new_password;
 use crate::domain::role::{self, NewRole, RoleChange, RoleName};
 use crate::domain::service_account::{self, NewServiceAccount};
+use crate::domain::user::ImportedUser;
 use crate::domain::user_list::{UserFilter, UserOrder, UserQuery};
 use crate::errors::{AuthReason, Problem};
 use crate::flows::SignUp;
@@ -27,6 +28,9 @@ use crate::store::callers::{Acting, Caller};
 
 /// Most characters of a user agent that are kept.
 const LONGEST_USER_AGENT: usize = 256;
+
+/// `users.password_hash` is no wider.
+const LONGEST_HASH: usize = 255;
 
 /// Collects what is wrong with a request.
 struct Violations {
@@ -323,6 +327,41 @@ fn time(timestamp: Option<&prost_types::Timestamp>) -> Result<Option<DateTime<Ut
 
 fn micros(time: Option<DateTime<Utc>>) -> Vec<u8> {
     time.map(|time| time.timestamp_micros().to_be_bytes().to_vec()).unwrap_or_default()
+}
+
+/// An account that is to be taken over; `importable` says what is wrong with a hash.
+pub(super) fn imported(
+    user: v1::ImportedUser,
+    importable: impl FnOnce(&str) -> Result<(), String>,
+) -> Result<ImportedUser, Problem> {
+    let mut violations = Violations { found: Vec::new() };
+    let own_id = violations.keep("id", optional(&user.id, uuid));
+    let email = violations.keep("email", Email::parse(&user.email));
+    let username = violations.keep("username", Username::parse(&user.username));
+    let fits = user.password_hash.len() <= LONGEST_HASH && !user.password_hash.contains('\0');
+    let hash = if fits { importable(&user.password_hash) } else { Err("expected 255 characters or less".to_owned()) };
+    violations.keep("password_hash", hash);
+    let role = match user.role.as_str() {
+        "" => "member".to_owned(),
+        role => role.to_owned(),
+    };
+    if role.len() > LONGEST_HASH || role.contains('\0') {
+        violations.keep("role", Err::<(), _>("expected the name of a role"));
+    }
+    let created_at = violations.keep("created_at", time(user.created_at.as_ref()));
+    let parts = (|| Some((own_id?, email?, username?, created_at?)))();
+    let (own_id, email, username, created_at) = violations.finish(parts)?;
+    Ok(ImportedUser {
+        id: own_id.unwrap_or_else(Uuid::now_v7),
+        has_own_id: own_id.is_some(),
+        email,
+        username,
+        password_hash: user.password_hash,
+        email_verified: user.email_verified,
+        is_active: !user.is_deactivated,
+        role,
+        created_at: created_at.unwrap_or_else(Utc::now),
+    })
 }
 
 /// The revision to follow from.

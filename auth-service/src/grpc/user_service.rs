@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::stream;
 use proto::auth::v1::user_service_server;
 use proto::auth::v1::*;
 use service_kit::page_token::PageTokens;
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 
+use super::user_import::Import;
 use super::{convert, page, parse};
 use crate::domain::user::User as Account;
 use crate::domain::user_list::UserCursor;
@@ -99,6 +102,17 @@ impl user_service_server::UserService for UserService {
         let deleted = self.flows.delete_user(caller, id, &origin).await;
         deleted.map_err(|error| flow_problem("delete_user", &error))?;
         Ok(Response::new(DeleteUserResponse {}))
+    }
+
+    async fn import_users(
+        &self,
+        request: Request<Streaming<ImportUsersRequest>>,
+    ) -> Result<Response<BoxStream<ImportUsersResponse>>, Status> {
+        let (caller, origin) = (parse::acting(&request)?, parse::origin(&request));
+        let import = Import::begin(self.flows.clone(), caller, origin, request.into_inner()).await?;
+        let answers =
+            stream::try_unfold(import, |mut import| async { Ok(import.next().await?.map(|answer| (answer, import))) });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_user_stats(

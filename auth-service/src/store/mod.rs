@@ -21,6 +21,7 @@ pub mod signing_keys;
 pub mod throttles;
 pub mod user_admin;
 pub mod user_deletions;
+pub mod user_import;
 pub mod user_list;
 pub mod users;
 
@@ -39,6 +40,9 @@ pub enum ChangeError {
     /// No such account.
     #[error("no such user")]
     UserNotFound,
+    /// Another account has the id.
+    #[error("user id taken")]
+    UserIdTaken,
     /// No such session of the caller.
     #[error("no such session")]
     SessionNotFound,
@@ -72,6 +76,9 @@ pub enum ChangeError {
     /// Too many attempts have failed: none is looked at before this time.
     #[error("throttled until {0}")]
     Throttled(DateTime<Utc>),
+    /// Everything was tried and nothing is to be kept.
+    #[error("a dry run")]
+    DryRun,
     /// The account changed in between.
     #[error("the account changed in between")]
     Stale,

@@ -66,6 +66,11 @@ impl<R: Reason> Problem<R> {
         self.reason
     }
 
+    /// The first field that was named, with what its value must be.
+    pub fn first_field(&self) -> Option<(String, String)> {
+        self.fields.first().cloned()
+    }
+
     /// Whether any field was named: handlers collect violations and answer only when there are some.
     pub fn has_fields(&self) -> bool {
         !self.fields.is_empty()

@@ -17,11 +17,11 @@ pub struct HashCost {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter} is {found}: expected {least} to {most}")]
 pub struct CostError {
-    /// `m`, `t` or `p`, as a PHC string names them.
+    /// `m`, `t` or `p`, as a PHC string names them; of a foreign hash what its own function names it.
     pub parameter: &'static str,
-    found: u32,
-    least: u32,
-    most: u32,
+    found: u64,
+    least: u64,
+    most: u64,
 }
 
 /// The least and the most that a hash may cost.
@@ -31,6 +31,22 @@ pub struct HashBounds {
     pub floor: HashCost,
     /// Nothing above is computed: it is refused before memory is allocated.
     pub ceiling: HashCost,
+}
+
+impl CostError {
+    /// Checks one parameter.
+    pub(super) fn check(
+        parameter: &'static str,
+        found: impl Into<u64>,
+        least: impl Into<u64>,
+        most: impl Into<u64>,
+    ) -> Result<(), Self> {
+        let (found, least, most) = (found.into(), least.into(), most.into());
+        match (least..=most).contains(&found) {
+            true => Ok(()),
+            false => Err(Self { parameter, found, least, most }),
+        }
+    }
 }
 
 impl HashCost {
@@ -59,20 +75,18 @@ impl HashBounds {
     /// # Errors
     /// Names the first parameter that is out of bounds.
     pub fn check(&self, cost: HashCost) -> Result<(), CostError> {
-        let within = |parameter, found, least, most| match (least..=most).contains(&found) {
-            true => Ok(()),
-            false => Err(CostError { parameter, found, least, most }),
-        };
-        within("m", cost.memory_kib, self.floor.memory_kib, self.ceiling.memory_kib)?;
-        within("t", cost.iterations, self.floor.iterations, self.ceiling.iterations)?;
-        within("p", cost.parallelism, self.floor.parallelism, self.ceiling.parallelism)
+        CostError::check("m", cost.memory_kib, self.floor.memory_kib, self.ceiling.memory_kib)?;
+        CostError::check("t", cost.iterations, self.floor.iterations, self.ceiling.iterations)?;
+        CostError::check("p", cost.parallelism, self.floor.parallelism, self.ceiling.parallelism)
     }
 
-    /// Whether a stored hash of this cost may be computed: only the ceiling counts, old weak hashes still sign in.
-    pub fn allows_verifying(&self, cost: HashCost) -> bool {
-        cost.memory_kib <= self.ceiling.memory_kib
-            && cost.iterations <= self.ceiling.iterations
-            && cost.parallelism <= self.ceiling.parallelism
+    /// Checks the cost of a stored hash: only the ceiling counts, old weak hashes still sign in.
+    ///
+    /// # Errors
+    /// Names the first parameter that is above the ceiling.
+    pub fn check_ceiling(&self, cost: HashCost) -> Result<(), CostError> {
+        let floor = HashCost { memory_kib: 0, iterations: 0, parallelism: 0 };
+        Self { floor, ..*self }.check(cost)
     }
 }
 
@@ -107,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(bounds.check(cost).unwrap_err().parameter, parameter);
         }
-        assert!(bounds.allows_verifying(HashCost { memory_kib: 8, iterations: 1, parallelism: 1 }));
-        assert!(!bounds.allows_verifying(HashCost { memory_kib: (1 << 18) + 1, ..WANTED }));
+        assert!(bounds.check_ceiling(HashCost { memory_kib: 8, iterations: 1, parallelism: 1 }).is_ok());
+        assert!(bounds.check_ceiling(HashCost { memory_kib: (1 << 18) + 1, ..WANTED }).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Passwords: what a new one must be, what a hash may cost, and the threads that hash.
 
 mod cost;
+mod foreign;
 mod phc;
 mod pool;
 mod rules;

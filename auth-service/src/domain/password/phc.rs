@@ -4,9 +4,10 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Params, Version};
 
 use super::cost::{CostError, HashBounds, HashCost};
+use super::foreign::ForeignHash;
 
 /// Shortest output that counts as a password hash, in bytes (RFC 9106 recommends 32).
-const SHORTEST_OUTPUT: usize = 16;
+pub(super) const SHORTEST_OUTPUT: usize = 16;
 
 /// Why a text is not a usable password hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum PhcError {
         "expected a PHC string such as $argon2id$v=19$m=65536,t=3,p=4$<salt>$<hash>; make one with \"admin hash-password\""
     )]
     Malformed,
+    /// None of the functions whose hashes are verified.
+    #[error("expected a hash by argon2id, argon2i, bcrypt, scrypt, pbkdf2-sha256 or pbkdf2-sha512")]
+    Unknown,
     /// A PHC string of another function or version.
     #[error("expected a hash by argon2id, version 19; make one with \"admin hash-password\"")]
     NotArgon2id,
@@ -32,7 +36,20 @@ pub enum PhcError {
 
 /// A hash that was parsed; nothing of its cost has been spent yet.
 #[derive(Clone)]
-pub struct StoredHash {
+pub struct StoredHash(pub(super) Function);
+
+/// What makes it.
+#[derive(Clone)]
+pub(super) enum Function {
+    /// Ours, and its elder kinds.
+    Argon2(Argon2Hash),
+    /// Of another system.
+    Foreign(ForeignHash),
+}
+
+/// A hash by Argon2.
+#[derive(Clone)]
+pub(super) struct Argon2Hash {
     pub(super) algorithm: Algorithm,
     pub(super) version: Version,
     pub(super) params: Params,
@@ -41,12 +58,14 @@ pub struct StoredHash {
 }
 
 impl StoredHash {
-    /// Reads any Argon2 PHC string, whatever it costs.
+    /// Reads a hash of any kind that can be verified, whatever it costs.
     ///
     /// # Errors
     /// [`PhcError::DollarsEaten`] or [`PhcError::Malformed`].
     pub fn parse(text: &str) -> Result<Self, PhcError> {
-        Self::read(text).ok_or_else(|| match dollars_eaten(text) {
+        let function =
+            Argon2Hash::read(text).map(Function::Argon2).or_else(|| ForeignHash::read(text).map(Function::Foreign));
+        function.map(Self).ok_or_else(|| match dollars_eaten(text) {
             true => PhcError::DollarsEaten,
             false => PhcError::Malformed,
         })
@@ -59,25 +78,60 @@ impl StoredHash {
     /// Any of [`PhcError`].
     pub fn parse_within(text: &str, bounds: &HashBounds) -> Result<Self, PhcError> {
         let hash = Self::parse(text)?;
-        if hash.algorithm != Algorithm::Argon2id || hash.version != Version::V0x13 {
-            return Err(PhcError::NotArgon2id);
+        match &hash.0 {
+            Function::Argon2(argon2) if argon2.is_current() => bounds.check(argon2.cost())?,
+            _ => return Err(PhcError::NotArgon2id),
         }
-        bounds.check(hash.cost())?;
         Ok(hash)
     }
 
-    /// What computing it again costs.
-    pub fn cost(&self) -> HashCost {
-        HashCost {
-            memory_kib: self.params.m_cost(),
-            iterations: self.params.t_cost(),
-            parallelism: self.params.p_cost(),
+    /// [`parse`](Self::parse), and refuses what would never be verified: a cost above the ceiling.
+    ///
+    /// # Errors
+    /// Any of [`PhcError`] but [`PhcError::NotArgon2id`].
+    pub fn parse_importable(text: &str, bounds: &HashBounds) -> Result<Self, PhcError> {
+        let hash = Self::parse(text).map_err(|error| match error {
+            PhcError::Malformed => PhcError::Unknown,
+            other => other,
+        })?;
+        hash.check_ceiling(bounds)?;
+        Ok(hash)
+    }
+
+    /// Whether computing it again stays under the ceiling.
+    ///
+    /// # Errors
+    /// What is too much.
+    pub fn check_ceiling(&self, bounds: &HashBounds) -> Result<(), CostError> {
+        match &self.0 {
+            Function::Argon2(hash) => bounds.check_ceiling(hash.cost()),
+            Function::Foreign(hash) => hash.check_ceiling(bounds.ceiling),
         }
     }
 
     /// Whether it should be made anew at the next sign-in.
     pub fn is_weaker_than(&self, wanted: HashCost) -> bool {
-        self.algorithm != Algorithm::Argon2id || self.version != Version::V0x13 || self.cost().is_weaker_than(wanted)
+        match &self.0 {
+            Function::Argon2(hash) => !hash.is_current() || hash.cost().is_weaker_than(wanted),
+            // None of them costs an attacker as much memory.
+            Function::Foreign(_) => true,
+        }
+    }
+}
+
+impl Argon2Hash {
+    /// Whether it is of the kind that is made today.
+    fn is_current(&self) -> bool {
+        self.algorithm == Algorithm::Argon2id && self.version == Version::V0x13
+    }
+
+    /// What computing it again costs.
+    fn cost(&self) -> HashCost {
+        HashCost {
+            memory_kib: self.params.m_cost(),
+            iterations: self.params.t_cost(),
+            parallelism: self.params.p_cost(),
+        }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -113,6 +167,13 @@ mod tests {
         ceiling: HashCost { memory_kib: 262_144, iterations: 10, parallelism: 16 },
     };
 
+    fn argon2(hash: &StoredHash) -> &Argon2Hash {
+        match &hash.0 {
+            Function::Argon2(hash) => hash,
+            Function::Foreign(_) => unreachable!("a hash by Argon2"),
+        }
+    }
+
     fn refusal(text: &str) -> PhcError {
         StoredHash::parse_within(text, &BOUNDS).err().unwrap()
     }
@@ -120,8 +181,8 @@ mod tests {
     #[test]
     fn a_legacy_hash_is_taken_as_it_is() {
         let hash = StoredHash::parse_within(GOOD, &BOUNDS).unwrap();
-        assert_eq!(hash.cost(), HashCost { memory_kib: 65_536, iterations: 3, parallelism: 4 });
-        assert!(!hash.is_weaker_than(hash.cost()));
+        assert_eq!(argon2(&hash).cost(), HashCost { memory_kib: 65_536, iterations: 3, parallelism: 4 });
+        assert!(!hash.is_weaker_than(argon2(&hash).cost()));
     }
 
     #[test]
@@ -144,7 +205,7 @@ mod tests {
     fn anything_else_is_refused_with_its_reason() {
         assert_eq!(refusal(""), PhcError::Malformed);
         assert_eq!(refusal("secret"), PhcError::Malformed);
-        assert_eq!(refusal("$2b$12$C6UzMDM.H6dfI/f/IKcEeOVNlGXSqbwP.4Iq8HbqYhZB0kIfl3bNi"), PhcError::Malformed);
+        assert_eq!(refusal("$2b$12$C6UzMDM.H6dfI/f/IKcEeOVNlGXSqbwP.4Iq8HbqYhZB0kIfl3bNi"), PhcError::NotArgon2id);
         assert_eq!(refusal(&GOOD.replace("$eCrCpkR8Qg65HJzzNMI4IF6l69BRGjclZU9br0T/cpo", "")), PhcError::DollarsEaten);
         assert_eq!(refusal(&GOOD.replace("argon2id", "argon2i")), PhcError::NotArgon2id);
         assert_eq!(refusal(&GOOD.replace("v=19", "v=16")), PhcError::NotArgon2id);

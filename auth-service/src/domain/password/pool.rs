@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::cost::{HashBounds, HashCost};
-use super::phc::StoredHash;
+use super::phc::{Argon2Hash, Function, PhcError, StoredHash};
 
 /// Length of a new salt, in bytes (RFC 9106, 3.1).
 const SALT_LENGTH: usize = 16;
@@ -112,7 +112,15 @@ impl HashingPool {
 
     /// Whether a stored hash stays under the ceiling.
     pub fn may_verify(&self, stored: &StoredHash) -> bool {
-        self.shared.config.bounds.allows_verifying(stored.cost())
+        stored.check_ceiling(&self.shared.config.bounds).is_ok()
+    }
+
+    /// Whether a hash of another system can be taken over: known, and under the ceiling.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn importable(&self, text: &str) -> Result<(), PhcError> {
+        StoredHash::parse_importable(text, &self.shared.config.bounds).map(|_| ())
     }
 
     /// A new hash of the configured cost, as a PHC string.
@@ -224,7 +232,10 @@ impl Job {
             }
             Task::Verify(Some(stored), answer) => {
                 count("verify");
-                let _ = answer.send(verify(&self.password, &stored, memory));
+                let _ = answer.send(match &stored.0 {
+                    Function::Argon2(hash) => verify(&self.password, hash, memory),
+                    Function::Foreign(hash) => hash.verify(&self.password),
+                });
                 // A stored hash that asks for more than ours must not keep that memory for good.
                 let usual = config.cost.params().map_or(0, |params| params.block_count());
                 if memory.len() > usual {
@@ -261,7 +272,7 @@ fn hash(password: &[u8], cost: HashCost, memory: &mut Vec<Block>) -> Option<Stri
     Some(hash.to_string())
 }
 
-fn verify(password: &[u8], stored: &StoredHash, memory: &mut Vec<Block>) -> Option<bool> {
+fn verify(password: &[u8], stored: &Argon2Hash, memory: &mut Vec<Block>) -> Option<bool> {
     let mut output = Zeroizing::new(vec![0; stored.output.len()]);
     compute(password, stored.algorithm, stored.version, &stored.params, &stored.salt, &mut output, memory)?;
     Some(verify_slices_are_equal(&output, &stored.output).is_ok())

@@ -1,0 +1,109 @@
+//! Accounts taken over from another system.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use proto::auth::v1::AuditAction;
+use uuid::Uuid;
+
+use super::audit::audit_insert_on_conn;
+use super::callers::{Acting, caller_may_on_conn};
+use super::role_admin::only_what_is_held;
+use super::roles::role_permissions_on_conn;
+use super::schema::{roles, users};
+use super::{AuthStore, ChangeError};
+use crate::domain::audit::{Event, Origin, Target};
+use crate::domain::user::ImportedUser;
+
+/// The permission to import.
+const WRITE: &str = "users.write";
+
+/// What became of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imported {
+    /// It was made.
+    Created,
+    /// There is this very account.
+    AlreadyThere(Uuid),
+}
+
+impl AuthStore {
+    /// Takes over one account; in a dry run nothing is kept. A taken name fails with the constraint's name.
+    pub async fn user_import(
+        &self,
+        acting: Acting,
+        user: &ImportedUser,
+        dry_run: bool,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Imported, ChangeError> {
+        let imported = self
+            .database
+            .transaction("user_import", async |conn| {
+                let held = caller_may_on_conn(conn, acting, WRITE, now).await?;
+                if let Some(id) = same_account_on_conn(conn, user).await? {
+                    return Ok(Imported::AlreadyThere(id));
+                }
+                let role: Option<(Uuid, bool)> = roles::table
+                    .filter(roles::name.eq(&user.role))
+                    .select((roles::id, roles::is_active.or(roles::is_system)))
+                    .for_share()
+                    .first(conn)
+                    .await
+                    .optional()?;
+                let (role_id, is_assignable) = role.ok_or(ChangeError::RoleNotFound)?;
+                if !is_assignable {
+                    return Err(ChangeError::RoleInactive);
+                }
+                only_what_is_held(&role_permissions_on_conn(conn, &user.role).await?, &held)?;
+                insert_on_conn(conn, user, role_id, now).await?;
+                if dry_run {
+                    return Err(ChangeError::DryRun);
+                }
+                let event = Event::done(acting.actor(), AuditAction::UserImport, Target::User(user.id));
+                audit_insert_on_conn(conn, &event, origin, now).await?;
+                Ok(Imported::Created)
+            })
+            .await;
+        match imported {
+            Err(ChangeError::DryRun) => Ok(Imported::Created),
+            other => other,
+        }
+    }
+}
+
+/// An account with the very address and name, and with the id where one is given: an import that is run again finds its own.
+async fn same_account_on_conn(conn: &mut AsyncPgConnection, user: &ImportedUser) -> Result<Option<Uuid>, ChangeError> {
+    let found: Option<Uuid> = users::table
+        .filter(users::email.eq(user.email.as_str()).and(users::username.eq(user.username.as_str())))
+        .select(users::id)
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(found.filter(|id| !user.has_own_id || *id == user.id))
+}
+
+async fn insert_on_conn(
+    conn: &mut AsyncPgConnection,
+    user: &ImportedUser,
+    role_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    diesel::insert_into(users::table)
+        .values((
+            users::id.eq(user.id),
+            users::email.eq(user.email.as_str()),
+            users::username.eq(user.username.as_str()),
+            users::email_key.eq(user.email.key()),
+            users::username_key.eq(user.username.key()),
+            users::password_hash.eq(&user.password_hash),
+            users::is_active.eq(user.is_active),
+            users::email_verified.eq(user.email_verified),
+            users::role_id.eq(role_id),
+            users::created_at.eq(user.created_at),
+            users::updated_at.eq(now),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
