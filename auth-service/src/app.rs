@@ -40,6 +40,8 @@ use crate::{background, metrics_help, migrate, migrations};
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// The keys are in this process, so looking at them often costs nothing.
 const KEY_REFRESH: Duration = Duration::from_secs(5);
+/// And looking again for an unknown kid costs hardly more.
+const KEY_FLOOR: Duration = Duration::from_millis(50);
 
 /// A setting that reads well and yet cannot be used: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     let keys = Keys::default();
     let config = VerifierConfig {
         refresh_interval: KEY_REFRESH,
+        // A key that signs from one moment to the next, after a rotation in an emergency, must verify here at once.
+        unknown_kid_floor: KEY_FLOOR,
         ..VerifierConfig::new(&args.tokens.jwt_issuer, &args.tokens.jwt_audience)
     };
     let verifier = Verifier::new(config, keys.clone());
@@ -81,6 +85,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             .context("the hashing threads cannot be started")?,
         keys: keys.clone(),
         sealing: Arc::clone(&sealing),
+        signing_algorithm: args.keys.signing_algorithm,
         settings: Arc::clone(&settings),
         sign_up_open: args.accounts.sign_up == SignUpPolicy::Open,
         unusable_hashes: UnusableHashes::default(),
@@ -99,6 +104,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             store,
             sealing,
             keys: keys.clone(),
+            signing_algorithm: args.keys.signing_algorithm,
+            key_max_age: delta(args.key_age.signing_key_max_age),
             mailer,
             task_service,
             settings,

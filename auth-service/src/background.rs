@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use auth_client::Verifier;
+use auth_client::{KeyAlgorithm, Verifier};
 use chrono::{TimeDelta, Utc};
 use migration_engine::{MigrationSet, Severity, State};
 use service_kit::database::Database;
@@ -15,14 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::access_token::TokenSettings;
 use crate::domain::sealing::SealingKey;
-use crate::domain::signing_key::{KeyRing, KeyRingError};
+use crate::domain::signing_key::{ACTIVATE_IN, AFTER_LAST_TOKEN, KeyRing, KeyRingError, StoredKey};
+use crate::flows::delta;
 use crate::keys::Keys;
 use crate::mail::{MailSender, Mailer};
 use crate::migrate::EngineConnections;
 use crate::purge::PurgeSender;
 use crate::revocations::Revocations;
 use crate::store::AuthStore;
-use crate::store::signing_keys::KeyStoreError;
+use crate::store::signing_keys::{KeyRotation, KeyStoreError};
 
 /// Latch: the database answers.
 pub const DATABASE: &str = "database";
@@ -63,6 +64,9 @@ pub struct Parts {
     pub store: AuthStore,
     pub sealing: Arc<SealingKey>,
     pub keys: Keys,
+    pub signing_algorithm: KeyAlgorithm,
+    /// Zero: keys are not rotated by themselves.
+    pub key_max_age: TimeDelta,
     pub mailer: Mailer,
     pub task_service: Arc<Peer>,
     pub settings: Arc<TokenSettings>,
@@ -79,11 +83,14 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
         store,
         sealing,
         keys,
+        signing_algorithm,
+        key_max_age,
         mailer,
         task_service,
         settings,
         revocations,
     } = parts;
+    let access_ttl = delta(settings.access_ttl);
     let sender = MailSender { store: store.clone(), mailer: Arc::new(mailer), readiness: readiness.clone() };
     for _ in 0..MAIL_SENDERS {
         let sender = sender.clone();
@@ -103,6 +110,9 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
         store,
         sealing,
         keys,
+        algorithm: signing_algorithm,
+        max_age: key_max_age,
+        access_ttl,
         verifier: verifier.clone(),
         readiness: readiness.clone(),
         is_loaded: false,
@@ -199,6 +209,9 @@ struct KeysWatch {
     store: AuthStore,
     sealing: Arc<SealingKey>,
     keys: Keys,
+    algorithm: KeyAlgorithm,
+    max_age: TimeDelta,
+    access_ttl: TimeDelta,
     verifier: Verifier,
     readiness: Readiness,
     /// Whether there has been a ring.
@@ -223,11 +236,33 @@ impl KeysWatch {
         }
     }
 
+    /// Gives a key that is old enough a successor. What goes wrong is told by the load that follows.
+    async fn rotate_when_old(&self) {
+        let now = Utc::now();
+        let since = now - self.max_age;
+        let is_young = |key: &StoredKey| key.activates_at >= since;
+        if self.max_age.is_zero() || !self.is_loaded || self.keys.ring().published(now).any(is_young) {
+            return;
+        }
+        let rotation = KeyRotation {
+            sealing: &self.sealing,
+            algorithm: self.algorithm,
+            overlap: ACTIVATE_IN,
+            token_life: self.access_ttl + AFTER_LAST_TOKEN,
+        };
+        match self.store.signing_key_rotate_when_old(since, &rotation, now).await {
+            Ok(Some(key)) => tracing::info!(kid = key.kid, "the signing key is old: made its successor"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the old signing key could not be rotated"),
+        }
+    }
+
     /// The state of the latch. Keys at hand stay usable while the database is away.
     async fn load(&mut self) -> Result<Result<(), String>, TaskError> {
         let schema_fits = !self.readiness.not_ready().contains_key(SCHEMA);
         if schema_fits {
-            match self.store.signing_keys_ensure(&self.sealing, Utc::now()).await {
+            self.rotate_when_old().await;
+            match self.store.signing_keys_ensure(&self.sealing, self.algorithm, Utc::now()).await {
                 Ok(ring) => self.take(ring),
                 Err(KeyStoreError::Ring(error)) if !self.is_loaded => return Err(error.into()),
                 Err(KeyStoreError::Ring(error)) => {

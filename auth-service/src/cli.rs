@@ -10,7 +10,7 @@ use service_kit::config::{
 use service_kit::server::ServeError;
 use service_kit::telemetry;
 
-use crate::config::{AccountArgs, HashingArgs, KeyArgs, MailArgs, PasswordArgs, PeerArgs, TokenArgs};
+use crate::config::{AccountArgs, HashingArgs, KeyAgeArgs, KeyArgs, MailArgs, PasswordArgs, PeerArgs, TokenArgs};
 use crate::service_account_command::{self, ServiceAccountArgs};
 use crate::{admin, app, key_commands, migrate, migrations};
 
@@ -52,6 +52,8 @@ pub struct ServeArgs {
     pub tokens: TokenArgs,
     #[command(flatten)]
     pub keys: KeyArgs,
+    #[command(flatten)]
+    pub key_age: KeyAgeArgs,
     #[command(flatten)]
     pub passwords: PasswordArgs,
     #[command(flatten)]

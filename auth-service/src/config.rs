@@ -5,6 +5,7 @@
 //! | `JWT_ISSUER`, `JWT_AUDIENCE` | [`TokenArgs`] | auth-service, internal |
 //! | `ACCESS_TOKEN_TTL`, `REFRESH_TOKEN_TTL`, `SESSION_TTL` | [`TokenArgs`] | 15m, 7d, 30d |
 //! | `KEY_ENCRYPTION_KEY` | [`KeyArgs`] | required where keys are read |
+//! | `SIGNING_ALGORITHM`, `SIGNING_KEY_MAX_AGE` | [`KeyArgs`], [`KeyAgeArgs`] | EdDSA, 90d |
 //! | `PASSWORD_HASH_MEMORY_KIB`, `_ITERATIONS`, `_PARALLELISM` | [`PasswordArgs`] | 65536, 3, 4 |
 //! | `PASSWORD_HASH_MAX_MEMORY_KIB`, `_MAX_ITERATIONS`, `_MAX_PARALLELISM` | [`PasswordArgs`] | 262144, 16, 16 |
 //! | `HASHING_MEMORY_BUDGET_KIB`, `HASHING_QUEUE` | [`HashingArgs`] | 262144, 64 |
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth_client::KeyAlgorithm;
 use lettre::message::Mailbox;
 use service_kit::page_token::PageTokens;
 
@@ -54,6 +56,18 @@ pub struct KeyArgs {
     /// 32 random bytes in base64 that encrypt the signing keys at rest, the same on all replicas; make it with openssl rand -base64 32.
     #[arg(long, env = "KEY_ENCRYPTION_KEY", hide_env_values = true, value_name = "BASE64", value_parser = KeyEncryptionKey::parse)]
     pub key_encryption_key: KeyEncryptionKey,
+    /// What kind of key the next one is: EdDSA (Ed25519) or ES256 (P-256). Keys that are there go on until they are rotated.
+    #[arg(long, env = "SIGNING_ALGORITHM", value_name = "NAME", default_value = "EdDSA", value_parser = signing_algorithm)]
+    pub signing_algorithm: KeyAlgorithm,
+}
+
+/// When the signing key is rotated by itself.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyAgeArgs {
+    /// Age at which a signing key gets a successor, 1h to 3650d; 0s: only by RotateSigningKey or keys rotate.
+    #[arg(long, env = "SIGNING_KEY_MAX_AGE", value_name = "DURATION", default_value = "90d", value_parser = key_age)]
+    pub signing_key_max_age: Duration,
 }
 
 /// The parsed key, for each of its uses. `Debug` does not show it.
@@ -272,6 +286,17 @@ fn within(text: &str, most: Duration, expected: &str) -> Result<Duration, String
 
 fn access_ttl(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_secs(24 * 3600), "expected a duration from 1s to 1d, such as 15m")
+}
+
+fn key_age(text: &str) -> Result<Duration, String> {
+    let expected = "expected a duration from 1h to 3650d, such as 90d, or 0s for never";
+    let age = humantime::parse_duration(text).map_err(|_| expected.to_owned())?;
+    let fits = age.is_zero() || (Duration::from_secs(3600)..=Duration::from_secs(3650 * 24 * 3600)).contains(&age);
+    fits.then_some(age).ok_or_else(|| expected.to_owned())
+}
+
+fn signing_algorithm(text: &str) -> Result<KeyAlgorithm, String> {
+    KeyAlgorithm::of_name(text).ok_or_else(|| "expected EdDSA or ES256".to_owned())
 }
 
 fn session_ttl(text: &str) -> Result<Duration, String> {

@@ -13,6 +13,7 @@ use crate::config::{KeyArgs, TokenArgs};
 use crate::domain::audit::Origin;
 use crate::domain::signing_key::{AFTER_LAST_TOKEN, KeyState, StoredKey};
 use crate::store::AuthStore;
+use crate::store::signing_keys::KeyRotation;
 
 /// `keys list`.
 #[derive(Debug, clap::Args)]
@@ -59,15 +60,13 @@ pub async fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
     let store = AuthStore::new(Database::new(&args.database.database_url, 1)?);
     let (overlap, access_ttl) =
         (TimeDelta::from_std(args.activate_in)?, TimeDelta::from_std(args.tokens.access_token_ttl)?);
-    store
-        .signing_key_rotate(
-            None,
-            &args.keys.key_encryption_key.sealing,
-            (overlap, access_ttl + AFTER_LAST_TOKEN),
-            &Origin::default(),
-            Utc::now(),
-        )
-        .await?;
+    let rotation = KeyRotation {
+        sealing: &args.keys.key_encryption_key.sealing,
+        algorithm: args.keys.signing_algorithm,
+        overlap,
+        token_life: access_ttl + AFTER_LAST_TOKEN,
+    };
+    store.signing_key_rotate(None, &rotation, &Origin::default(), Utc::now()).await?;
     print(&store.signing_keys_list().await?, args.output);
     Ok(ExitCode::SUCCESS)
 }

@@ -33,7 +33,8 @@ impl KeySource for Keys {
             let mut changes = self.ring.subscribe();
             let loaded = changes.wait_for(|ring| ring.published(Utc::now()).next().is_some()).await;
             let ring = Arc::clone(&*loaded.map_err(|error| KeySourceError::Store(error.into()))?);
-            let keys = ring.published(Utc::now()).map(|key| PublicKey::ed25519(&key.kid, &key.public_key));
+            let known = ring.published(Utc::now()).filter_map(|key| Some((key.kind()?, key)));
+            let keys = known.map(|(algorithm, key)| PublicKey::of(algorithm, &key.kid, &key.public_key));
             keys.collect::<Result<_, _>>().map_err(KeySourceError::Unusable)
         })
     }

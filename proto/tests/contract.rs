@@ -65,6 +65,11 @@ fn auth_administration() -> Vec<Row> {
         rpc::<auth::SetUserActiveRequest>("auth.v1.UserService/SetUserActive", "id is_active", "user"),
         rpc::<auth::AssignRoleRequest>("auth.v1.UserService/AssignRole", "user_id role", "user"),
         rpc::<auth::DeleteUserRequest>("auth.v1.UserService/DeleteUser", "id", ""),
+        rpc::<auth::ImportUsersRequest>(
+            "auth.v1.UserService/ImportUsers",
+            "options user",
+            "index outcome user_id reason field description",
+        ),
         rpc::<auth::GetUserStatsRequest>("auth.v1.UserService/GetUserStats", "", "stats"),
         rpc::<auth::CreateRoleRequest>(
             "auth.v1.RoleService/CreateRole",

@@ -37,5 +37,7 @@ pub use pair::Pair;
 pub use programs::{Programs, Service, programs};
 pub use random::{Random, number_from_environment};
 pub use refusals::{Refusal, assert_refused};
-pub use server::{AuthServer, Environment, ProgramRun, StartFailure, TaskServer, http_get, run_program};
+pub use server::{
+    AuthServer, Environment, KEY_ENCRYPTION_KEY, ProgramRun, StartFailure, TaskServer, http_get, run_program,
+};
 pub use terminal::{TerminalRun, run_on_terminal};

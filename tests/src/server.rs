@@ -23,8 +23,8 @@ pub type Environment<'a> = &'a [(&'a str, &'a str)];
 /// A start under load may take seconds; nothing healthy takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// 32 bytes in base64: any key will do for a test.
-const KEY_ENCRYPTION_KEY: &str = "dGhlIHRlc3RzIG5lZWQgMzIgYnl0ZXMgaGVyZS4uLi4=";
+/// What seals the signing keys in all tests: 32 bytes in base64, any will do.
+pub const KEY_ENCRYPTION_KEY: &str = "dGhlIHRlc3RzIG5lZWQgMzIgYnl0ZXMgaGVyZS4uLi4=";
 
 /// A program that has ended: how, and what it wrote.
 #[derive(Debug, Clone)]

@@ -24,7 +24,13 @@ impl KeyAlgorithm {
         }
     }
 
-    pub(crate) fn jwt(self) -> Algorithm {
+    /// The algorithm of this `alg`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::EdDsa, Self::Es256].into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// As the jsonwebtoken crate names it.
+    pub fn jwt(self) -> Algorithm {
         match self {
             Self::EdDsa => Algorithm::EdDSA,
             Self::Es256 => Algorithm::ES256,
@@ -49,6 +55,17 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
+    /// A key of an algorithm from the bytes of its public part.
+    ///
+    /// # Errors
+    /// As [`ed25519`](Self::ed25519) and [`p256`](Self::p256).
+    pub fn of(algorithm: KeyAlgorithm, kid: &str, public_key: &[u8]) -> Result<Self, KeyError> {
+        match algorithm {
+            KeyAlgorithm::EdDsa => Self::ed25519(kid, public_key),
+            KeyAlgorithm::Es256 => Self::p256(kid, public_key),
+        }
+    }
+
     /// An Ed25519 key from its 32 bytes.
     ///
     /// # Errors

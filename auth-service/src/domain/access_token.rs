@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use auth_client::{Claims, TOKEN_TYPE};
 use chrono::{DateTime, Utc};
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::Header;
 use uuid::Uuid;
 
 use super::signing_key::KeyRing;
@@ -66,7 +66,7 @@ pub fn issue(
     let key = ring.signing(now).ok_or(NoSigningKey)?;
     let issued_at = u64::try_from(now.timestamp()).map_err(|_| NoSigningKey)?;
     let expires = issued_at + settings.access_ttl.as_secs();
-    let mut header = Header::new(Algorithm::EdDSA);
+    let mut header = Header::new(key.algorithm.jwt());
     header.typ = Some(TOKEN_TYPE.to_owned());
     header.kid = Some(key.stored.kid.clone());
     let claims = Claims {
@@ -90,7 +90,7 @@ pub fn issue(
 
 #[cfg(test)]
 mod tests {
-    use auth_client::{BoxFuture, KeySource, KeySourceError, PublicKey, Verifier, VerifierConfig};
+    use auth_client::{BoxFuture, KeyAlgorithm, KeySource, KeySourceError, PublicKey, Verifier, VerifierConfig};
 
     use super::*;
     use crate::domain::sealing::SealingKey;
@@ -100,16 +100,23 @@ mod tests {
 
     impl KeySource for Ring {
         fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<PublicKey>, KeySourceError>> {
-            let key = PublicKey::ed25519(&self.0.kid, &self.0.public_key).map_err(KeySourceError::Unusable);
+            let key = PublicKey::of(self.0.kind().unwrap(), &self.0.kid, &self.0.public_key);
+            let key = key.map_err(KeySourceError::Unusable);
             Box::pin(std::future::ready(key.map(|key| vec![key])))
         }
     }
 
     #[tokio::test]
     async fn what_is_issued_here_verifies_there() {
+        for algorithm in [KeyAlgorithm::EdDsa, KeyAlgorithm::Es256] {
+            issued_and_verified(algorithm).await;
+        }
+    }
+
+    async fn issued_and_verified(algorithm: KeyAlgorithm) {
         let now = Utc::now();
         let sealing = SealingKey::new(&[1; 32]).unwrap();
-        let stored = StoredKey::generate(&sealing, now).unwrap();
+        let stored = StoredKey::generate(&sealing, algorithm, now).unwrap();
         let ring = KeyRing::open(vec![stored.clone()], &sealing, now).unwrap();
         let settings = TokenSettings {
             issuer: "auth-service".to_owned(),

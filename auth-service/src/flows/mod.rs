@@ -13,6 +13,7 @@ mod unusable_hashes;
 
 use std::sync::Arc;
 
+use auth_client::KeyAlgorithm;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
@@ -98,6 +99,8 @@ pub struct Flows {
     pub keys: Keys,
     /// What seals new keys.
     pub sealing: Arc<SealingKey>,
+    /// What kind of key is made next.
+    pub signing_algorithm: KeyAlgorithm,
     /// Who issues tokens and how long they last.
     pub settings: Arc<TokenSettings>,
     /// Whether strangers may sign up.

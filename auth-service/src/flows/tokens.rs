@@ -12,7 +12,7 @@ use crate::domain::signing_key::{ACTIVATE_IN, AFTER_LAST_TOKEN, StoredKey};
 use crate::store::ChangeError;
 use crate::store::callers::Acting;
 use crate::store::introspection::Said;
-use crate::store::signing_keys::KeyStoreError;
+use crate::store::signing_keys::{KeyRotation, KeyStoreError};
 
 use super::sign_in::CREDENTIALS_INVALID;
 use super::{FlowError, Flows, Origin, delta, now};
@@ -140,8 +140,13 @@ impl Flows {
     /// # Errors
     /// The database, a stored key that does not open, or the caller may not.
     pub async fn rotate_signing_key(&self, acting: Acting, origin: &Origin) -> Result<StoredKey, FlowError> {
-        let times = (ACTIVATE_IN, delta(self.settings.access_ttl) + AFTER_LAST_TOKEN);
-        let rotated = self.store.signing_key_rotate(Some(acting), &self.sealing, times, origin, now()).await;
+        let rotation = KeyRotation {
+            sealing: &self.sealing,
+            algorithm: self.signing_algorithm,
+            overlap: ACTIVATE_IN,
+            token_life: delta(self.settings.access_ttl) + AFTER_LAST_TOKEN,
+        };
+        let rotated = self.store.signing_key_rotate(Some(acting), &rotation, origin, now()).await;
         rotated.map_err(|error| match error {
             KeyStoreError::Change(error) => error.into(),
             KeyStoreError::Database(error) => error.into(),

@@ -1,5 +1,6 @@
 //! Domain values into messages of auth.v1.
 
+use auth_client::KeyAlgorithm;
 use auth_client::{Principal, PrincipalKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -152,7 +153,6 @@ pub(super) fn introspected(principal: Principal) -> v1::IntrospectTokenResponse 
     }
 }
 
-/// The public part only.
 /// A step of the revocations as watchers get it.
 pub(super) fn revocation_step(step: &Step, now: DateTime<Utc>) -> v1::WatchRevocationsResponse {
     use v1::watch_revocations_response::Event;
@@ -194,6 +194,7 @@ fn revocation_event(revocation: &Revocation) -> v1::watch_revocations_response::
     }
 }
 
+/// The public part only.
 pub(super) fn signing_key(key: &StoredKey, signing_kid: Option<&str>, now: DateTime<Utc>) -> v1::SigningKey {
     let state = match key.state(now) {
         KeyState::Published => v1::SigningKeyState::Published,
@@ -201,14 +202,22 @@ pub(super) fn signing_key(key: &StoredKey, signing_kid: Option<&str>, now: DateT
         KeyState::Active if signing_kid == Some(key.kid.as_str()) => v1::SigningKeyState::Active,
         KeyState::Active | KeyState::Retiring | KeyState::Expired => v1::SigningKeyState::Retiring,
     };
+    // RFC 8037 has one coordinate, RFC 7518 two; a point begins with a byte that says it is not compressed.
+    let (kty, crv, x, y) = match key.kind() {
+        Some(KeyAlgorithm::Es256) => {
+            let (x, y) = key.public_key.get(1..).unwrap_or_default().split_at(key.public_key.len() / 2);
+            ("EC", "P-256", URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y))
+        }
+        _ => ("OKP", "Ed25519", URL_SAFE_NO_PAD.encode(&key.public_key), String::new()),
+    };
     v1::SigningKey {
-        kty: "OKP".to_owned(),
+        kty: kty.to_owned(),
         kid: key.kid.clone(),
         r#use: "sig".to_owned(),
         alg: key.algorithm.clone(),
-        crv: "Ed25519".to_owned(),
-        x: URL_SAFE_NO_PAD.encode(&key.public_key),
-        y: String::new(),
+        crv: crv.to_owned(),
+        x,
+        y,
         state: state.into(),
         signs_from: Some(from_utc(key.activates_at)),
         retires_at: key.expires_at.map(from_utc),

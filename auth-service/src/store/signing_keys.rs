@@ -1,5 +1,6 @@
 //! Signing keys. Whoever makes or retires one holds a lock, so that replicas agree.
 
+use auth_client::KeyAlgorithm;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -80,6 +81,7 @@ impl AuthStore {
     pub async fn signing_keys_ensure(
         &self,
         sealing: &SealingKey,
+        algorithm: KeyAlgorithm,
         now: DateTime<Utc>,
     ) -> Result<KeyRing, KeyStoreError> {
         let ring = KeyRing::open(self.signing_keys_list().await?, sealing, now)?;
@@ -93,7 +95,7 @@ impl AuthStore {
                 if has_future(&ring, now) {
                     return Ok(ring);
                 }
-                let key = StoredKey::generate(sealing, now)?;
+                let key = StoredKey::generate(sealing, algorithm, now)?;
                 insert_on_conn(conn, &key).await?;
                 tracing::info!(kid = key.kid, "made the first signing key");
                 Ok(KeyRing::open(keys_on_conn(conn).await?, sealing, now)?)
@@ -101,17 +103,14 @@ impl AuthStore {
             .await
     }
 
-    /// Makes a new key that signs after `overlap`, when every verifier knows it; the others retire then and are published
-    /// until their last token has ended, `token_life` later. Expired keys are deleted. Without `acting` it is an operator on
-    /// the command line.
+    /// Makes a new key. Without `acting` it is an operator on the command line.
     ///
     /// # Errors
     /// A stored key that does not open, or who acts may not: then nothing is changed.
     pub async fn signing_key_rotate(
         &self,
         acting: Option<Acting>,
-        sealing: &SealingKey,
-        (overlap, token_life): (TimeDelta, TimeDelta),
+        rotation: &KeyRotation<'_>,
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<StoredKey, KeyStoreError> {
@@ -121,27 +120,76 @@ impl AuthStore {
                 if let Some(acting) = acting {
                     caller_may_on_conn(conn, acting, WRITE, now).await?;
                 }
-                KeyRing::open(keys_on_conn(conn).await?, sealing, now)?;
-                let key = StoredKey::generate(sealing, now + overlap)?;
-                let staying = signing_keys::table
-                    .filter(signing_keys::retires_at.is_null().or(signing_keys::retires_at.gt(key.activates_at)));
-                diesel::update(staying)
-                    .set((
-                        signing_keys::retires_at.eq(key.activates_at),
-                        signing_keys::expires_at.eq(key.activates_at + token_life),
-                    ))
-                    .execute(conn)
-                    .await?;
-                insert_on_conn(conn, &key).await?;
-                diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
                 let actor = acting.map_or(Actor::System, Acting::actor);
-                let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
-                audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::SigningKeys], now).await?;
-                Ok(key)
+                self.rotate_on_conn(conn, rotation, (actor, origin), now).await
             })
             .await
     }
+
+    /// Makes a new key when the youngest was made to sign before `since`; of several replicas one does. `None`: it is young
+    /// enough.
+    ///
+    /// # Errors
+    /// A stored key that does not open: then nothing is changed.
+    pub async fn signing_key_rotate_when_old(
+        &self,
+        since: DateTime<Utc>,
+        rotation: &KeyRotation<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<StoredKey>, KeyStoreError> {
+        self.database
+            .transaction("signing_key_rotate_when_old", async |conn| {
+                lock_on_conn(conn).await?;
+                let stored = keys_on_conn(conn).await?;
+                let youngest = stored.iter().filter(|key| key.kind().is_some()).map(|key| key.activates_at).max();
+                if youngest.is_none_or(|youngest| youngest >= since) {
+                    return Ok(None);
+                }
+                let by = (Actor::System, &Origin::default());
+                self.rotate_on_conn(conn, rotation, by, now).await.map(Some)
+            })
+            .await
+    }
+
+    /// The new key signs after the overlap; the others retire then and are published until their last token has ended. Expired
+    /// keys are deleted. Needs the lock.
+    async fn rotate_on_conn(
+        &self,
+        conn: &mut AsyncPgConnection,
+        rotation: &KeyRotation<'_>,
+        (actor, origin): (Actor, &Origin),
+        now: DateTime<Utc>,
+    ) -> Result<StoredKey, KeyStoreError> {
+        KeyRing::open(keys_on_conn(conn).await?, rotation.sealing, now)?;
+        let key = StoredKey::generate(rotation.sealing, rotation.algorithm, now + rotation.overlap)?;
+        let staying = signing_keys::table
+            .filter(signing_keys::retires_at.is_null().or(signing_keys::retires_at.gt(key.activates_at)));
+        diesel::update(staying)
+            .set((
+                signing_keys::retires_at.eq(key.activates_at),
+                signing_keys::expires_at.eq(key.activates_at + rotation.token_life),
+            ))
+            .execute(conn)
+            .await?;
+        insert_on_conn(conn, &key).await?;
+        diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
+        let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
+        audit_insert_on_conn(conn, &event, origin, now).await?;
+        self.revoke_on_conn(conn, &[Revoked::SigningKeys], now).await?;
+        Ok(key)
+    }
+}
+
+/// How a new key takes over.
+pub struct KeyRotation<'k> {
+    /// What seals it.
+    pub sealing: &'k SealingKey,
+    /// What kind of key it is.
+    pub algorithm: KeyAlgorithm,
+    /// After this time it signs: by then every verifier knows it.
+    pub overlap: TimeDelta,
+    /// How long the keys before stay published after that.
+    pub token_life: TimeDelta,
 }
 
 /// Whether some key signs or will.

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::UpError;
 
 /// Every variable that a service reads; `RUST_LOG` is left to the person at the terminal.
-const VARIABLES: [&str; 40] = [
+const VARIABLES: [&str; 42] = [
     "ACCESS_TOKEN_TTL",
     "AUTH_CLIENT_ID",
     "AUTH_CLIENT_SECRET",
@@ -43,6 +43,8 @@ const VARIABLES: [&str; 40] = [
     "SESSION_TTL",
     "SHUTDOWN_DRAIN",
     "SHUTDOWN_PROPAGATION",
+    "SIGNING_ALGORITHM",
+    "SIGNING_KEY_MAX_AGE",
     "SIGN_UP",
     "SMTP_CA_FILE",
     "SMTP_URL",
