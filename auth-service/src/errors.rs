@@ -27,7 +27,7 @@ service_kit::reasons! {
         /// No verified caller where there must be one: the access layer is not in place.
         TokenMissing = "TOKEN_MISSING", Unauthenticated, "Send an access token.";
         /// The session or the account behind the token is gone.
-        TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "The session has ended. Sign in again.";
+        TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "The token is void. Refresh it, or sign in again.";
         /// The token from a mail is unknown, used, expired or replaced.
         MailTokenInvalid = "MAIL_TOKEN_INVALID", InvalidArgument, "The token is not valid, or not any more. Ask for a new mail.";
         /// Another account has the e-mail address.

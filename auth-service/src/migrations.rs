@@ -42,8 +42,9 @@ const FINDINGS: &[Finding] = &[
     Finding {
         code: "UNREADABLE_PASSWORD_HASH",
         query: "SELECT count(*), (array_agg(id::text ORDER BY id))[1:20] FROM users WHERE password_hash !~ \
-                '^\\$argon2(id|i|d)\\$(v=\\d+\\$)?m=\\d+,t=\\d+,p=\\d+(,[a-z]+=[^$]+)*\\$[A-Za-z0-9+/]+\\$[A-Za-z0-9+/]+$'",
-        message: "{count} account(s) have a stored password hash that is no Argon2 PHC string, so no password can fit (a shell or compose file may have eaten its $ signs)",
+                '^\\$argon2(id|i|d)\\$(v=\\d+\\$)?m=\\d+,t=\\d+,p=\\d+(,[a-z]+=[^$]+)*\\$[A-Za-z0-9+/]+\\$[A-Za-z0-9+/]+$' AND password_hash !~ \
+                '^\\$(2[aby]\\$\\d\\d\\$[./A-Za-z0-9]{53}|(scrypt|pbkdf2-sha256|pbkdf2-sha512)\\$[^$]+\\$[^$]+\\$[^$]+)$'",
+        message: "{count} account(s) have a stored password hash that this service cannot read, so no password can fit (a shell or compose file may have eaten its $ signs)",
         advice: "let their owners reset the password, or for an administrator: auth-service admin bootstrap --email <address> --password-stdin --reset",
     },
     Finding {

@@ -213,14 +213,10 @@ async fn a_stale_role_does_not_administrate() {
     world.users(&stale).get_user_stats(GetUserStatsRequest {}).await.unwrap();
     world.assign(&world.admin, &alice.id, "member").await.unwrap();
     let read = world.users(&stale).get_user_stats(GetUserStatsRequest {}).await.map(Response::into_inner);
-    assert_refused(read, Code::PermissionDenied, "PERMISSION_MISSING");
-    assert_refused(world.assign(&stale, &alice.id, "admin").await, Code::PermissionDenied, "PERMISSION_MISSING");
-    assert_refused(
-        world.set_active(&stale, &world.admin_id, false).await,
-        Code::PermissionDenied,
-        "PERMISSION_MISSING",
-    );
-    assert_refused(world.role_by(&stale, "mine", &[]).await, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(read, Code::Unauthenticated, "TOKEN_REVOKED");
+    assert_refused(world.assign(&stale, &alice.id, "admin").await, Code::Unauthenticated, "TOKEN_REVOKED");
+    assert_refused(world.set_active(&stale, &world.admin_id, false).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    assert_refused(world.role_by(&stale, "mine", &[]).await, Code::Unauthenticated, "TOKEN_REVOKED");
 }
 
 #[tokio::test]
@@ -300,7 +296,10 @@ async fn roles_are_made_changed_and_deleted() {
     world.users(&helper).get_user_stats(GetUserStatsRequest {}).await.unwrap();
     update(Role { id: made.id.clone(), is_active: false, ..Role::default() }, &["is_active"]).await.unwrap();
     let stale = world.users(&helper).get_user_stats(GetUserStatsRequest {}).await.map(Response::into_inner);
-    assert_refused(stale, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(stale, Code::Unauthenticated, "TOKEN_REVOKED");
+    let fresh = world.fixture.sign_in("alice", PASSWORD).await.unwrap().tokens.unwrap().access_token;
+    let fresh = world.users(&fresh).get_user_stats(GetUserStatsRequest {}).await.map(Response::into_inner);
+    assert_refused(fresh, Code::PermissionDenied, "PERMISSION_MISSING");
     assert_refused(
         world.assign(&world.admin, &world.admin_id, "help").await,
         Code::FailedPrecondition,

@@ -57,7 +57,7 @@ impl Refusal {
             }
             Self::TokenInvalid(_) => (Code::Unauthenticated, "The access token is not valid. Sign in."),
             Self::TokenExpired => (Code::Unauthenticated, "The access token has expired. Refresh it."),
-            Self::TokenRevoked => (Code::Unauthenticated, "The session has ended. Sign in again."),
+            Self::TokenRevoked => (Code::Unauthenticated, "The token is void. Refresh it, or sign in again."),
             Self::PermissionMissing(_) => (Code::PermissionDenied, "The caller lacks the permission for this call."),
             Self::KeysUnavailable => (Code::Unavailable, "Tokens cannot be checked at the moment. Try again."),
             Self::RevocationsUnknown => {
