@@ -1,5 +1,5 @@
 //! Mails to aiosmtpd, a server from elsewhere: `.ci/aiosmtpd` installs it and runs this suite.
-#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
 

@@ -1,5 +1,5 @@
 //! Signing keys: either algorithm, from one to the other, and a successor by age made once by several replicas.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
 

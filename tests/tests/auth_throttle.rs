@@ -1,5 +1,5 @@
 //! Failed sign-ins slow down who makes them: per login and source, per account whatever the source, in all replicas alike.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
 

@@ -1,6 +1,6 @@
 //! Revocations that arrive: every way to void a token, told by WatchRevocations and refused by the task service, and what happens
 //! while the stream is dead.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
 
