@@ -116,6 +116,27 @@ async fn the_owner_deletes_the_account_with_the_password_and_everything_goes() {
     assert_ne!(again.id(), ann.id());
 }
 
+/// The legacy system deleted everybody's reset tokens with one account.
+#[tokio::test]
+async fn one_deleted_account_takes_nobody_elses_tokens_along() {
+    let world = World::start().await;
+    let (ann, bob) = (world.pair.sign_up("ann").await, world.pair.sign_up("bob").await);
+    for account in [&ann, &bob] {
+        let reset = format!(
+            "INSERT INTO password_reset_tokens (id, user_id, token_hash, expires_at, hash_algorithm) \
+             VALUES (gen_random_uuid(), '{0}', '{0}', now() + '1 hour'::interval, 'sha256')",
+            account.id()
+        );
+        world.accounts.batch_execute(&reset).await.unwrap();
+    }
+    world.delete_me(&ann, PASSWORD).await.unwrap();
+    let left = format!("SELECT count(*) FROM password_reset_tokens WHERE user_id = '{}' AND NOT is_used", bob.id());
+    assert_eq!(number(&world.accounts, &left).await, 1);
+    assert_eq!(number(&world.accounts, "SELECT count(*) FROM password_reset_tokens").await, 1);
+    let refresh = RefreshTokenRequest { refresh_token: bob.tokens.refresh_token.clone() };
+    world.pair.auth().refresh_token(refresh).await.unwrap();
+}
+
 #[tokio::test]
 async fn administrators_delete_accounts_but_not_the_last_administrator() {
     let world = World::start().await;

@@ -1,4 +1,5 @@
-//! Mails to aiosmtpd, a server from elsewhere: `.ci/aiosmtpd` installs it and runs this suite.
+//! Mails to aiosmtpd, a server from elsewhere. `.ci/aiosmtpd` installs it and runs this suite: the feature `aiosmtpd` says that it
+//! is there, since `cargo test` needs no Python.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a suite ends the test with a panic")]
 
 mod auth_support;
@@ -78,13 +79,11 @@ async fn a_password_is_reset(mode: &str, url: impl Fn(u16) -> String) {
 }
 
 #[tokio::test]
-#[ignore = "needs aiosmtpd: .ci/aiosmtpd installs it and runs this"]
 async fn a_password_is_reset_by_a_mail_over_starttls() {
     a_password_is_reset("starttls", |port| format!("smtp://auth:s3cret-smtp@localhost:{port}?tls=required")).await;
 }
 
 #[tokio::test]
-#[ignore = "needs aiosmtpd: .ci/aiosmtpd installs it and runs this"]
 async fn a_password_is_reset_by_a_mail_over_tls() {
     a_password_is_reset("tls", |port| format!("smtps://auth:s3cret-smtp@localhost:{port}")).await;
 }

@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod layout;
+mod security;
 mod sources;
 
 use std::path::{Path, PathBuf};
