@@ -21,6 +21,7 @@ use service_kit::server::{MESSAGE_LIMIT, ServerBuilder};
 use service_kit::status::Reason as _;
 use service_kit::tasks::Supervisor;
 use service_kit::telemetry::Metrics;
+use tokio::sync::Semaphore;
 
 use crate::cli::ServeArgs;
 use crate::config::{KeyEncryptionKey, PeerArgs, SignUpPolicy};
@@ -28,7 +29,7 @@ use crate::domain::password::HashingPool;
 use crate::domain::sealing::SealingKey;
 use crate::domain::signing_key::{KeyRing, KeyRingError};
 use crate::errors::AuthReason;
-use crate::flows::{Flows, UnusableHashes, delta};
+use crate::flows::{Flows, RESET_ASKS, UnusableHashes, delta};
 use crate::grpc::{AuditService, AuthService, RoleService, ServiceAccountService, TokenService, UserService};
 use crate::keys::Keys;
 use crate::mail::Mailer;
@@ -79,7 +80,10 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     };
     let verifier = Verifier::new(config, keys.clone());
     let revocations = Revocations::default();
+    let supervisor = Supervisor::new();
     let flows = Flows {
+        supervisor: supervisor.clone(),
+        reset_asks: Arc::new(Semaphore::new(RESET_ASKS)),
         store: store.clone(),
         hashing: HashingPool::start(args.passwords.pool(&args.hashing))
             .context("the hashing threads cannot be started")?,
@@ -92,7 +96,6 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     };
 
     let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
-    let supervisor = Supervisor::new();
     background::spawn_all(
         &supervisor,
         &readiness,

@@ -64,6 +64,8 @@ service_kit::reasons! {
         RevisionUnknown = "REVISION_UNKNOWN", OutOfRange, "The revision is not known here. Watch again from 0.";
         /// This installation takes no new accounts from outside.
         SignUpClosed = "SIGN_UP_CLOSED", PermissionDenied, "New accounts are made by an administrator here.";
+        /// Too many calls of a kind at a time.
+        RateLimited = "RATE_LIMITED", ResourceExhausted, "Too many calls. Try again.";
         /// Too many passwords are being checked.
         HashingBusy = "HASHING_BUSY", ResourceExhausted, "Too many passwords are being checked. Try again.";
         /// Nothing to sign with, yet.
@@ -97,6 +99,7 @@ pub fn flow_problem(operation: &'static str, error: &FlowError) -> Problem {
         FlowError::Hashing(HashingBusy::Full { retry_after }) => {
             Problem::new(AuthReason::HashingBusy).retry_after(*retry_after)
         }
+        FlowError::RateLimited => Problem::new(AuthReason::RateLimited).retry_after(KEYS_RETRY),
         FlowError::Keys(_) => Problem::new(AuthReason::KeysUnavailable).retry_after(KEYS_RETRY),
         FlowError::Hashing(HashingBusy::Gone) | FlowError::Crypto(_) | FlowError::StoredKeys(_) => {
             status::internal_problem(operation, error)

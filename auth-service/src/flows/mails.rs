@@ -1,13 +1,17 @@
 //! What is done by mail: a new password for who forgot the old one, and showing that an address is one's own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use service_kit::database::DatabaseError;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::domain::account::Email;
 use crate::domain::opaque_token::OpaqueToken;
 use crate::domain::password::check_new_password;
+use crate::store::ChangeError;
 use crate::store::callers::Caller;
 
 use super::{FlowError, Flows, Origin, now};
@@ -15,6 +19,10 @@ use super::{FlowError, Flows, Origin, now};
 /// An answer about an address comes no sooner, so that its time does not tell whether there is an account: with one there is
 /// more to write.
 const ANSWER_AFTER: Duration = Duration::from_millis(100);
+/// Requests that are worked on at a time; callers beyond that come back later.
+pub const RESET_ASKS: usize = 64;
+/// Longest time for one.
+const ASK: Duration = Duration::from_secs(30);
 
 impl Flows {
     /// Has a mail sent to whoever wants a new password, if there is an active account with the address; the answer does not
@@ -25,11 +33,34 @@ impl Flows {
     pub async fn password_reset_ask(&self, email: &str, origin: &Origin) -> Result<(), FlowError> {
         let answer_at = Instant::now() + ANSWER_AFTER;
         // What is no address is nobody's.
-        if let Ok(email) = Email::parse(email) {
-            self.store.password_reset_ask(&email, origin, now()).await?;
-        }
+        let outcome = Email::parse(email).ok().map(|email| self.password_reset_ask_begin(email, origin.clone()));
+        let outcome = outcome.transpose()?;
         sleep_until(answer_at).await;
-        Ok(())
+        // What takes longer, because many ask for one account, goes on without its caller.
+        match outcome.map(|mut outcome| outcome.try_recv()) {
+            Some(Ok(Err(error))) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn password_reset_ask_begin(
+        &self,
+        email: Email,
+        origin: Origin,
+    ) -> Result<oneshot::Receiver<Result<(), ChangeError>>, FlowError> {
+        let permit = Arc::clone(&self.reset_asks).try_acquire_owned().map_err(|_| FlowError::RateLimited)?;
+        let (done, outcome) = oneshot::channel();
+        let store = self.store.clone();
+        self.supervisor.spawn_once("password_reset_ask", |_| async move {
+            let asked = timeout(ASK, store.password_reset_ask(&email, &origin, now())).await;
+            let asked = asked.unwrap_or(Err(ChangeError::Database(DatabaseError::Timeout)));
+            if let Err(Err(error)) = done.send(asked) {
+                tracing::warn!(%error, "a request for a new password failed after its answer");
+            }
+            drop(permit);
+            Ok(())
+        });
+        Ok(outcome)
     }
 
     /// Sets a new password with the token from a mail, and ends all sessions. Gives whose account it is.

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use auth_client::KeyAlgorithm;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use service_kit::database::DatabaseError;
+use service_kit::tasks::Supervisor;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::domain::access_token::{self, AccessToken, NoSigningKey, Subject, TokenSettings};
@@ -30,6 +32,7 @@ use crate::store::callers::Caller;
 use crate::store::sessions::NewSession;
 use crate::store::{AuthStore, ChangeError};
 
+pub use mails::RESET_ASKS;
 pub use sign_up::{SignUp, name_taken};
 pub use tokens::ProgramToken;
 pub use unusable_hashes::UnusableHashes;
@@ -55,6 +58,9 @@ pub enum FlowError {
     /// Another account has the user name.
     #[error("user name taken")]
     UsernameTaken,
+    /// Too many at a time.
+    #[error("too many calls of this kind at a time")]
+    RateLimited,
     /// The new password breaks a rule.
     #[error(transparent)]
     NewPassword(#[from] PasswordProblem),
@@ -103,6 +109,10 @@ pub struct Flows {
     pub signing_algorithm: KeyAlgorithm,
     /// Who issues tokens and how long they last.
     pub settings: Arc<TokenSettings>,
+    /// Owns what goes on after its answer.
+    pub supervisor: Supervisor,
+    /// Places for requests for a new password.
+    pub reset_asks: Arc<Semaphore>,
     /// Whether strangers may sign up.
     pub sign_up_open: bool,
     /// What operators have been told of hashes that no password fits.

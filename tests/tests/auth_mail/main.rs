@@ -196,6 +196,25 @@ async fn asking_for_a_new_password_does_not_tell_who_has_an_account() {
     assert_eq!(smtp.count(), 1);
 }
 
+/// Attack: enumeration by keeping an account busy: whoever has to wait for it must not be answered later.
+#[tokio::test]
+async fn a_busy_account_is_answered_for_as_soon_as_none() {
+    let smtp = SmtpServer::start(Encryption::Never, false).await;
+    let (fixture, _) = alice(&smtp).await;
+    let other = fixture.database.client().await;
+    other.batch_execute("BEGIN; SELECT FROM users FOR UPDATE").await.unwrap();
+    let mut times = Vec::new();
+    for email in ["nobody@example.com", "alice@example.com"] {
+        let begun = Instant::now();
+        ask(&fixture, email).await.unwrap();
+        times.push(begun.elapsed());
+    }
+    assert!(times.iter().all(|time| *time < Duration::from_secs(2)), "{times:?}");
+    assert_eq!(fixture.count(OUTBOX).await, 0);
+    other.batch_execute("COMMIT").await.unwrap();
+    reset(&fixture, &smtp.mail(1).await.token(), OTHER).await.unwrap();
+}
+
 /// Attack: somebody has a mailbox flooded.
 #[tokio::test]
 async fn an_account_gets_five_mails_of_a_kind_within_an_hour_and_no_more() {
