@@ -67,7 +67,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
     let database = Database::new(&args.database.database_url, args.database.database_max_connections)?;
     let task_service = Arc::new(task_service(&args.peer, &args.tls)?);
     let settings = Arc::new(args.tokens.settings());
-    let store = AuthStore::new(database.clone()).with_token_life(delta(settings.access_ttl));
+    let store = AuthStore::new(database.clone());
     let KeyEncryptionKey { sealing, page_tokens } = args.keys.key_encryption_key;
     keys_first_look(&store, &sealing).await?;
 

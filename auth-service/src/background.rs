@@ -240,7 +240,7 @@ impl KeysWatch {
     async fn rotate_when_old(&self) {
         let now = Utc::now();
         let since = now - self.max_age;
-        let is_young = |key: &StoredKey| key.activates_at >= since;
+        let is_young = |key: &StoredKey| key.retires_at.is_none() && key.activates_at >= since;
         if self.max_age.is_zero() || !self.is_loaded || self.keys.ring().published(now).any(is_young) {
             return;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chrono::{SubsecRound as _, TimeDelta, Utc};
 use service_kit::config::{DatabaseArgs, TelemetryArgs};
 use service_kit::database::Database;
@@ -84,9 +85,14 @@ pub async fn run(args: ServiceAccountArgs) -> anyhow::Result<ExitCode> {
     let overlap = TimeDelta::from_std(args.overlap).unwrap_or(TimeDelta::MAX).min(TimeDelta::days(30));
     let store = AuthStore::new(Database::new(&args.database.database_url, 1)?);
     let now = Utc::now().trunc_subsecs(6);
-    let done = store.service_account_setup(&account, &secret.hash(), (args.reset, overlap), now).await;
+    let how = (args.reset, overlap);
+    let mut done = store.service_account_setup(&account, &secret.hash(), how, now).await;
+    if matches!(constraint(&done), Some("service_accounts_client_id_key" | "service_accounts_name_key")) {
+        // Another run may have made it a moment ago: then this one finds it.
+        done = store.service_account_setup(&account, &secret.hash(), how, now).await;
+    }
     let client_id = &account.client_id;
-    match done {
+    match &done {
         Ok(Setup::Created(id)) => println!("created service account {client_id} ({id})"),
         Ok(Setup::AsAsked(id)) => println!("service account {client_id} ({id}) is there as asked"),
         Ok(Setup::Reset(id, what)) => {
@@ -99,15 +105,25 @@ pub async fn run(args: ServiceAccountArgs) -> anyhow::Result<ExitCode> {
             );
             return Ok(ExitCode::from(DIFFERENT));
         }
-        Err(ChangeError::Database(error)) if error.constraint() == Some("service_accounts_name_key") => {
+        Err(_) if constraint(&done) == Some("service_accounts_name_key") => {
             anyhow::bail!("another service account has this name: choose one with --name")
         }
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            return Err(error.context("the service accounts cannot be read; has auth-service migrate up been run?"));
+        Err(_) if constraint(&done) == Some("service_account_secrets_secret_hash_key") => {
+            return Ok(refuse("another service account has this secret: give each its own"));
+        }
+        Err(_) => {
+            done.context("the service accounts cannot be read; has auth-service migrate up been run?")?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The constraint that refused.
+fn constraint(done: &Result<Setup, ChangeError>) -> Option<&str> {
+    match done {
+        Err(ChangeError::Database(error)) => error.constraint(),
+        _ => None,
+    }
 }
 
 async fn secret(source: &SecretSource) -> Result<OpaqueToken, String> {

@@ -111,6 +111,11 @@ async fn the_owner_deletes_the_account_with_the_password_and_everything_goes() {
     let events =
         format!("SELECT count(*) FROM audit_events WHERE action = 'ACCOUNT_DELETE' AND target_id = '{}'", ann.id());
     assert_eq!(number(&world.accounts, &events).await, 3, "two refusals and the deletion");
+    assert_eq!(
+        number(&world.accounts, "SELECT count(*) FROM sign_in_throttles WHERE expires_at > now() + '2 days'::interval")
+            .await,
+        0
+    );
     // The name is free.
     let again = world.pair.sign_up("ann").await;
     assert_ne!(again.id(), ann.id());
@@ -250,7 +255,7 @@ async fn what_is_made_with_a_token_that_is_still_good_elsewhere_goes_with_the_la
     world.heap_of_tasks(&ann, 5).await;
     assert_eq!(world.tasks_of(ann.id()).await, 5);
     // Time passes.
-    let later = "UPDATE user_deletions SET deleted_at = deleted_at - '1 hour'::interval, next_attempt_at = now()";
+    let later = "UPDATE user_deletions SET deleted_at = deleted_at - '2 days'::interval, next_attempt_at = now()";
     world.accounts.batch_execute(later).await.unwrap();
     world.gone(ann.id()).await;
     becomes(&world.accounts, "SELECT count(*) FROM user_deletions", 0).await;

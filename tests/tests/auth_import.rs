@@ -5,8 +5,10 @@ mod auth_support;
 
 use auth_support::Fixture;
 use futures_util::stream;
+use proto::auth::v1::auth_service_client::AuthServiceClient;
 use proto::auth::v1::import_users_request::Part;
 use proto::auth::v1::role_service_client::RoleServiceClient;
+use proto::auth::v1::service_account_service_client::ServiceAccountServiceClient;
 use proto::auth::v1::user_service_client::UserServiceClient;
 use proto::auth::v1::*;
 use tests::{PASSWORD, assert_refused};
@@ -136,10 +138,66 @@ async fn each_account_has_its_answer_and_a_bad_one_spoils_no_other() {
     assert_refused(fixture.sign_in("gone", OLD_PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_INVALID");
     assert_eq!(fixture.sign_in("chief", OLD_PASSWORD).await.unwrap().user.unwrap().role, "admin");
 
-    // What stands twice in a dry run is told there, as it would be.
-    let twice = vec![user("twin", good), ImportedUser { email: "x@example.com".into(), ..user("twin", good) }];
-    let tried = import(&fixture, &root, true, twice).await.unwrap();
-    assert_eq!(tried[1].reason, "USERNAME_TAKEN");
+    // What stands twice in a dry run is told there, as it would be; what is refused takes no name.
+    let id = "0191d5a0-0000-7000-8000-000000000002";
+    let twice = || {
+        vec![
+            ImportedUser { role: "wizard".into(), ..user("twin", good) },
+            ImportedUser { id: id.into(), ..user("twin", good) },
+            ImportedUser { email: "x@example.com".into(), ..user("twin", good) },
+            ImportedUser { id: id.into(), ..user("other-twin", good) },
+            user("twin", good),
+        ]
+    };
+    for dry_run in [true, false] {
+        let tried = import(&fixture, &root, dry_run, twice()).await.unwrap();
+        let reasons: Vec<_> = tried.iter().map(|answer| answer.reason.as_str()).collect();
+        assert_eq!(reasons, ["ROLE_NOT_FOUND", "", "USERNAME_TAKEN", "USER_ID_TAKEN", ""], "dry run: {dry_run}");
+        assert_eq!(tried[4].outcome(), ImportOutcome::AlreadyThere);
+    }
+}
+
+/// Attack: an account under the id of somebody whose tasks it would get, or whose purge it would run into.
+#[tokio::test]
+async fn nobody_is_imported_under_an_id_that_means_somebody_else() {
+    let fixture = Fixture::start().await;
+    let root = administrator(&fixture).await;
+    let request = CreateServiceAccountRequest { name: "robot".into(), permissions: vec!["audit.read".into()] };
+    let mut accounts = ServiceAccountServiceClient::new(fixture.server.channel_with(&root));
+    let robot = accounts.create_service_account(request).await.unwrap().into_inner().service_account.unwrap().id;
+    let ann = fixture.sign_up("ann@example.com", "ann", PASSWORD).await.unwrap();
+    let (ann, token) = (ann.user.unwrap().id, ann.tokens.unwrap().access_token);
+    let mut me = AuthServiceClient::new(fixture.server.channel_with(&token));
+    me.delete_me(DeleteMeRequest { password: PASSWORD.into() }).await.unwrap();
+
+    let nobody = "00000000-0000-0000-0000-000000000000".to_owned();
+    for (id, reason) in [(nobody, "VALIDATION_FAILED"), (robot, "USER_ID_TAKEN"), (ann.clone(), "USER_ID_TAKEN")] {
+        for dry_run in [true, false] {
+            let taken = ImportedUser { id: id.clone(), ..user("impostor", HASHES[0].1) };
+            let answers = import(&fixture, &root, dry_run, vec![taken]).await.unwrap();
+            assert_eq!((answers[0].reason.as_str(), answers[0].field.as_str()), (reason, "id"), "{id}");
+        }
+    }
+    // When the last purge is over the account may come back.
+    fixture.sql("DELETE FROM user_deletions").await;
+    let back = ImportedUser { id: ann, ..user("ann", HASHES[0].1) };
+    let answers = import(&fixture, &root, false, vec![back]).await.unwrap();
+    assert_eq!(answers[0].outcome(), ImportOutcome::Created);
+}
+
+/// bcrypt reads 72 bytes: what comes after them is not known to be right, so it must not become the password.
+#[tokio::test]
+async fn a_long_password_of_bcrypt_keeps_its_hash() {
+    let fixture = Fixture::start().await;
+    let root = administrator(&fixture).await;
+    // bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4))
+    let hash = "$2b$04$p7La44smpk1NsFWHYtBBa.kSiqYev/RBchN7QKvkZoDAClkzXJMJO";
+    import(&fixture, &root, false, vec![user("long", hash)]).await.unwrap();
+    fixture.sign_in("long", &format!("{}typo", "x".repeat(72))).await.unwrap();
+    fixture.sign_in("long", &format!("{}right", "x".repeat(72))).await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM users WHERE password_hash LIKE '$2b$%'").await, 1);
+    fixture.sign_in("long", &"x".repeat(72)).await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM users WHERE password_hash LIKE '$2b$%'").await, 0);
 }
 
 #[tokio::test]

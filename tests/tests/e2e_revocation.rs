@@ -382,6 +382,14 @@ async fn the_watchers_account_is_made_found_and_reset() {
     assert!(reset.code == 0 && reset.stdout.contains("other permissions and another secret"), "{reset:#?}");
     assert!(run(&["--permission", "audit.read"], &other).await.stdout.contains("as asked"));
     let client = database.client().await;
+    // A secret that leaked is ended at once, also one that is in its overlap.
+    let third = SECRET.replace('q', "s");
+    assert_eq!(run(&["--permission", "audit.read", "--reset"], &third).await.code, 0);
+    let ended = run(&["--permission", "audit.read", "--reset", "--overlap", "0s"], &third).await;
+    assert!(ended.stdout.contains("an older secret"), "{ended:#?}");
+    let shared = ["admin", "service-account", "--client-id", "other", "--secret-stdin", "--permission", "audit.read"];
+    let shared = run_program(Service::Auth, &shared, &[("DATABASE_URL", &url)], &third).await;
+    assert!(shared.code == 2 && shared.stderr.contains("has this secret"), "{shared:#?}");
     let secrets: i64 = client.query_one("SELECT count(*) FROM service_account_secrets", &[]).await.unwrap().get(0);
     assert_eq!(secrets, 1);
 }

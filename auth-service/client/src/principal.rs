@@ -55,7 +55,7 @@ impl TryFrom<Claims> for Principal {
         let time = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX) * 2));
         let session_id = claims.sid.as_deref().map(uuid).transpose()?;
         Ok(Self {
-            id: uuid(&claims.sub)?,
+            id: uuid(&claims.sub).ok().filter(|id| !id.is_nil()).ok_or(TokenError::Invalid("sub names nobody"))?,
             kind: if session_id.is_some() { PrincipalKind::User } else { PrincipalKind::Service },
             session_id,
             role: claims.role,

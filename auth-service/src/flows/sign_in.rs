@@ -71,7 +71,8 @@ impl Flows {
         // Nobody is hashed for before that; an account and none are held back alike.
         self.store.throttle_check(&keys, now()).await.map_err(throttled)?;
         let stored = found.as_ref().and_then(|credentials| self.usable_hash(credentials));
-        let is_weak = stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()));
+        let is_weak =
+            stored.as_ref().is_some_and(|hash| hash.is_weaker_than(self.hashing.cost()) && hash.reads_all_of(password));
         // Without an account, or with an unusable hash, the pool does the work of one hash all the same.
         let fits = self.hashing.verify(password, stored).await?;
         match found.filter(|credentials| fits && credentials.user.is_active) {

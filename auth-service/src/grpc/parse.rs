@@ -329,13 +329,21 @@ fn micros(time: Option<DateTime<Utc>>) -> Vec<u8> {
     time.map(|time| time.timestamp_micros().to_be_bytes().to_vec()).unwrap_or_default()
 }
 
+/// Not the nil UUID, which stands for nobody: tasks without an owner are its.
+fn somebodys_id(text: &str) -> Result<Uuid, &'static str> {
+    uuid(text)
+        .ok()
+        .filter(|id| !id.is_nil())
+        .ok_or("expected a UUID other than the nil UUID, of an account that is not being deleted")
+}
+
 /// An account that is to be taken over; `importable` says what is wrong with a hash.
 pub(super) fn imported(
     user: v1::ImportedUser,
     importable: impl FnOnce(&str) -> Result<(), String>,
 ) -> Result<ImportedUser, Problem> {
     let mut violations = Violations { found: Vec::new() };
-    let own_id = violations.keep("id", optional(&user.id, uuid));
+    let own_id = violations.keep("id", optional(&user.id, somebodys_id));
     let email = violations.keep("email", Email::parse(&user.email));
     let username = violations.keep("username", Username::parse(&user.username));
     let fits = user.password_hash.len() <= LONGEST_HASH && !user.password_hash.contains('\0');

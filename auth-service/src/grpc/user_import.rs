@@ -1,11 +1,12 @@
 //! The stream of auth.v1.UserService/ImportUsers: one answer for each account.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proto::auth::v1::import_users_request::Part;
 use proto::auth::v1::*;
 use service_kit::status::Reason as _;
 use tonic::{Status, Streaming};
+use uuid::Uuid;
 
 use super::parse;
 use crate::domain::audit::Origin;
@@ -16,6 +17,9 @@ use crate::store::ChangeError;
 use crate::store::callers::Acting;
 use crate::store::user_import::Imported;
 
+/// What a dry run keeps in mind has a bound.
+const MOST_IN_A_DRY_RUN: usize = 1_000_000;
+
 /// An import under way.
 pub(super) struct Import {
     pub(super) flows: Flows,
@@ -24,8 +28,8 @@ pub(super) struct Import {
     pub(super) incoming: Streaming<ImportUsersRequest>,
     pub(super) dry_run: bool,
     pub(super) index: i64,
-    /// Names of a dry run: nothing keeps them from standing twice in the stream otherwise.
-    pub(super) seen: HashSet<(&'static str, String)>,
+    /// What a dry run would have made: nothing keeps it from standing twice in the stream otherwise.
+    seen: Seen,
 }
 
 impl Import {
@@ -42,7 +46,7 @@ impl Import {
         else {
             return Err(missing());
         };
-        Ok(Self { flows, acting, origin, incoming, dry_run, index: 0, seen: HashSet::new() })
+        Ok(Self { flows, acting, origin, incoming, dry_run, index: 0, seen: Seen::default() })
     }
 
     /// The answer for the next account; `None`: there are no more.
@@ -77,25 +81,52 @@ impl Import {
     async fn import(&mut self, user: ImportedUser) -> Result<(ImportOutcome, String), Failure> {
         let has_own_id = !user.id.is_empty();
         let account = parse::imported(user, |hash| self.flows.importable(hash)).map_err(Failure::OfTheAccount)?;
-        if self.dry_run {
-            self.first_of_its_name(&account).map_err(Failure::OfTheAccount)?;
-        }
         let done = self.flows.import_user(self.acting, &account, self.dry_run, &self.origin).await;
         match done.map_err(|error| Failure::of(&error))? {
             Imported::AlreadyThere(id) => Ok((ImportOutcome::AlreadyThere, id.to_string())),
+            Imported::Created if self.dry_run && self.seen.add(&account)? => {
+                Ok((ImportOutcome::AlreadyThere, String::new()))
+            }
             Imported::Created if self.dry_run && !has_own_id => Ok((ImportOutcome::Created, String::new())),
             Imported::Created => Ok((ImportOutcome::Created, account.id.to_string())),
         }
     }
+}
 
-    fn first_of_its_name(&mut self, account: &Account) -> Result<(), Problem> {
-        if !self.seen.insert(("email", account.email.key())) {
-            return Err(Problem::new(AuthReason::EmailTaken).field("email", "expected an address that stands once"));
+/// The accounts that a dry run would have made.
+#[derive(Default)]
+struct Seen {
+    /// By the folded address: the address and the name as they were spelled.
+    emails: HashMap<String, (String, String)>,
+    usernames: HashSet<String>,
+    ids: HashSet<Uuid>,
+}
+
+impl Seen {
+    /// Adds an account; whether it is there already, with the very address and name.
+    fn add(&mut self, account: &Account) -> Result<bool, Failure> {
+        let spelled = (account.email.as_str().to_owned(), account.username.as_str().to_owned());
+        if self.emails.get(&account.email.key()) == Some(&spelled) {
+            return Ok(true);
         }
-        if !self.seen.insert(("username", account.username.key())) {
-            return Err(Problem::new(AuthReason::UsernameTaken).field("username", "expected a name that stands once"));
+        let refused = |reason, field, expected| Err(Failure::OfTheAccount(Problem::new(reason).field(field, expected)));
+        if self.emails.contains_key(&account.email.key()) {
+            return refused(AuthReason::EmailTaken, "email", "expected an address that stands once");
         }
-        Ok(())
+        if self.usernames.contains(&account.username.key()) {
+            return refused(AuthReason::UsernameTaken, "username", "expected a name that stands once");
+        }
+        if self.ids.contains(&account.id) {
+            return refused(AuthReason::UserIdTaken, "id", "expected an id that stands once");
+        }
+        if self.ids.len() >= MOST_IN_A_DRY_RUN {
+            let expected = "expected a million accounts at most in a dry run";
+            return Err(Failure::OfTheImport(Problem::new(AuthReason::InvalidArgument).field("user", expected)));
+        }
+        self.emails.insert(account.email.key(), spelled);
+        self.usernames.insert(account.username.key());
+        self.ids.insert(account.id);
+        Ok(false)
     }
 }
 

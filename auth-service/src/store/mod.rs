@@ -89,26 +89,19 @@ pub enum ChangeError {
 
 service_kit::store_error!(ChangeError::Database);
 
-/// The most that ACCESS_TOKEN_TTL can be.
-const LONGEST_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
+/// The most that ACCESS_TOKEN_TTL can be. What voids a token is remembered for so long, whatever the setting is now: tokens from
+/// before it was lowered are out there.
+pub(crate) const LONGEST_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
 
 /// Reads and writes. Cheap to clone.
 #[derive(Clone)]
 pub struct AuthStore {
     database: Database,
-    /// The longest that an access token lives.
-    token_life: TimeDelta,
 }
 
 impl AuthStore {
-    /// On this pool; revocations are remembered for as long as any token can live.
+    /// On this pool.
     pub fn new(database: Database) -> Self {
-        Self { database, token_life: LONGEST_TOKEN_LIFE }
-    }
-
-    /// With access tokens that live for this time.
-    #[must_use]
-    pub fn with_token_life(self, token_life: TimeDelta) -> Self {
-        Self { token_life, ..self }
+        Self { database }
     }
 }

@@ -11,8 +11,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::AuthStore;
 use super::schema::{revocations, roles, users};
+use super::{AuthStore, LONGEST_TOKEN_LIFE};
 
 /// Key of the advisory lock, "authrevo" as bytes; those of keys and migrations are others.
 const LOCK: i64 = i64::from_be_bytes(*b"authrevo");
@@ -161,7 +161,7 @@ impl AuthStore {
                 revocations::kind.eq(kind),
                 revocations::subject.eq(subject),
                 revocations::not_before.eq(not_before),
-                revocations::forget_at.eq(not_before + self.token_life + LEEWAY),
+                revocations::forget_at.eq(not_before + LONGEST_TOKEN_LIFE + LEEWAY),
             ));
         }
         diesel::insert_into(revocations::table).values(rows).execute(conn).await?;

@@ -73,6 +73,12 @@ impl AuthStore {
                 if has_other_secret {
                     differences.push("another secret");
                 }
+                let lingering = service_account_secrets::table
+                    .filter(service_account_secrets::service_account_id.eq(id))
+                    .filter(service_account_secrets::expires_at.is_not_null());
+                if overlap <= TimeDelta::zero() && reset && diesel::delete(lingering).execute(conn).await? > 0 {
+                    differences.push("an older secret");
+                }
                 if differences.is_empty() {
                     return Ok(Setup::AsAsked(id));
                 }
@@ -88,6 +94,9 @@ impl AuthStore {
                     diesel::delete(service_account_permissions::table.filter(rows)).execute(conn).await?;
                     permissions_insert_on_conn(conn, id, &account.permissions).await?;
                     note_on_conn(conn, id, AuditAction::ServiceAccountUpdate, now).await?;
+                }
+                // What the old secret was good for ends with it.
+                if held != account.permissions || overlap <= TimeDelta::zero() {
                     self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 }
                 Ok(Setup::Reset(id, differences))

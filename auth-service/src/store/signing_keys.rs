@@ -141,7 +141,11 @@ impl AuthStore {
             .transaction("signing_key_rotate_when_old", async |conn| {
                 lock_on_conn(conn).await?;
                 let stored = keys_on_conn(conn).await?;
-                let youngest = stored.iter().filter(|key| key.kind().is_some()).map(|key| key.activates_at).max();
+                let youngest = stored
+                    .iter()
+                    .filter(|key| key.kind().is_some() && key.retires_at.is_none())
+                    .map(|key| key.activates_at)
+                    .max();
                 if youngest.is_none_or(|youngest| youngest >= since) {
                     return Ok(None);
                 }

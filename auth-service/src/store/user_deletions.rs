@@ -16,8 +16,9 @@ use super::revocations::{LEEWAY, Revoked};
 use super::roles::ADMIN;
 use super::schema::{user_deletions, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
+use super::throttles::throttles_forget_on_conn;
 use super::user_admin::{administrator_remains_on_conn, administrators_lock_on_conn, no_more_than_held_on_conn};
-use super::{AuthStore, ChangeError};
+use super::{AuthStore, ChangeError, LONGEST_TOKEN_LIFE};
 use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::user::User;
 
@@ -107,6 +108,7 @@ impl AuthStore {
         if is_administrator {
             administrator_remains_on_conn(conn, id).await?;
         }
+        throttles_forget_on_conn(conn, id).await?;
         // The sessions first: a refresh that holds one still needs the account's row.
         user_sessions_end_on_conn(conn, id, EndReason::Deleted, now).await?;
         diesel::delete(users::table.find(id)).execute(conn).await?;
@@ -143,10 +145,13 @@ impl AuthStore {
     /// The tasks were purged at the time `asked_at`. Gives whether that was the last time: tasks that somebody makes with a
     /// token that is still good somewhere go once more when none can be.
     pub async fn purge_done(&self, purge: &ClaimedPurge, asked_at: DateTime<Utc>) -> Result<bool, DatabaseError> {
-        let last_from = purge.deleted_at + self.token_life + LEEWAY;
+        let last_from = purge.deleted_at + LONGEST_TOKEN_LIFE + LEEWAY;
         self.database
             .run("purge_done", async |conn| {
-                let row = user_deletions::table.find(purge.user_id);
+                // Not one that came back and was deleted anew meanwhile.
+                let row = user_deletions::table
+                    .filter(user_deletions::user_id.eq(purge.user_id))
+                    .filter(user_deletions::deleted_at.eq(purge.deleted_at));
                 if asked_at >= last_from {
                     diesel::delete(row).execute(conn).await?;
                     return Ok(true);

@@ -1,6 +1,7 @@
 //! Accounts taken over from another system.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use proto::auth::v1::AuditAction;
@@ -10,7 +11,7 @@ use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
 use super::role_admin::only_what_is_held;
 use super::roles::role_permissions_on_conn;
-use super::schema::{roles, users};
+use super::schema::{roles, service_accounts, user_deletions, users};
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Event, Origin, Target};
 use crate::domain::user::ImportedUser;
@@ -56,6 +57,7 @@ impl AuthStore {
                     return Err(ChangeError::RoleInactive);
                 }
                 only_what_is_held(&role_permissions_on_conn(conn, &user.role).await?, &held)?;
+                id_is_free_on_conn(conn, user).await?;
                 insert_on_conn(conn, user, role_id, now).await?;
                 if dry_run {
                     return Err(ChangeError::DryRun);
@@ -81,6 +83,16 @@ async fn same_account_on_conn(conn: &mut AsyncPgConnection, user: &ImportedUser)
         .await
         .optional()?;
     Ok(found.filter(|id| !user.has_own_id || *id == user.id))
+}
+
+/// An id of a program is no user's: tasks are owned by whoever a token names. An account that was deleted comes back under
+/// its id only when its tasks are purged for the last time, or they would take those of the new one along.
+async fn id_is_free_on_conn(conn: &mut AsyncPgConnection, user: &ImportedUser) -> Result<(), ChangeError> {
+    let is_taken: bool =
+        diesel::select(exists(user_deletions::table.find(user.id)).or(exists(service_accounts::table.find(user.id))))
+            .get_result(conn)
+            .await?;
+    if is_taken { Err(ChangeError::UserIdTaken) } else { Ok(()) }
 }
 
 async fn insert_on_conn(

@@ -16,10 +16,10 @@ use super::cost::{CostError, HashCost};
 
 /// The costs that bcrypt has at all.
 const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
-/// Most that is computed: 2^15 rounds take some seconds, as Argon2id does at its default ceiling. Systems in use have 10 to 14.
-const BCRYPT_MOST: u32 = 15;
+/// Most that is computed: 2^14 rounds take about a second. Systems in use have 10 to 14.
+const BCRYPT_MOST: u32 = 14;
 /// What bcrypt reads of a password, in bytes.
-const BCRYPT_KEY: usize = 72;
+pub(super) const BCRYPT_KEY: usize = 72;
 /// Most iterations of PBKDF2, each block of output counted: some seconds again. OWASP asks for 600,000.
 const PBKDF2_MOST: u32 = 5_000_000;
 /// Lengths of a salt and of an output in bytes: what systems in use have, and room above. An output is no shorter than one of
@@ -114,7 +114,9 @@ impl ForeignHash {
                 let kib = (blocks * 128 * u128::from(params.r())).div_ceil(1024);
                 let kib = u64::try_from(kib).unwrap_or(u64::MAX);
                 CostError::check("KiB of memory", kib, 1_u32, ceiling.memory_kib)?;
-                // Each p goes through all of the memory: it is to scrypt what a pass is to Argon2.
+                // Each p goes through all of the memory, one after the other. OWASP's choices take 128 to 160 MiB in all.
+                let passes = kib.saturating_mul(u64::from(params.p()));
+                CostError::check("p times memory", passes, 1_u32, u64::from(ceiling.memory_kib) * 2)?;
                 CostError::check("p", params.p(), 1_u32, ceiling.iterations)
             }
             Self::Pbkdf2 { digest, iterations, output, .. } => {

@@ -4,7 +4,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Params, Version};
 
 use super::cost::{CostError, HashBounds, HashCost};
-use super::foreign::ForeignHash;
+use super::foreign::{BCRYPT_KEY, ForeignHash};
 
 /// Shortest output that counts as a password hash, in bytes (RFC 9106 recommends 32).
 pub(super) const SHORTEST_OUTPUT: usize = 16;
@@ -107,6 +107,11 @@ impl StoredHash {
             Function::Argon2(hash) => bounds.check_ceiling(hash.cost()),
             Function::Foreign(hash) => hash.check_ceiling(bounds.ceiling),
         }
+    }
+
+    /// Whether all of the password counts: of a longer one bcrypt reads the beginning, so that it does not show the rest.
+    pub fn reads_all_of(&self, password: &str) -> bool {
+        !matches!(&self.0, Function::Foreign(ForeignHash::Bcrypt { .. }) if password.len() > BCRYPT_KEY)
     }
 
     /// Whether it should be made anew at the next sign-in.
