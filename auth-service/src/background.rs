@@ -190,6 +190,9 @@ async fn rows_expire(store: AuthStore, readiness: Readiness, stop: CancellationT
         pause = if readiness.not_ready().contains_key(SCHEMA) {
             EXPIRY_FIRST
         } else {
+            if let Err(error) = store.revocations_expire(Utc::now()).await {
+                tracing::warn!(%error, "old revocations could not be deleted");
+            }
             match store.rows_expire(Utc::now()).await {
                 Ok(true) => EXPIRY_PAUSE,
                 Ok(false) => EXPIRY_INTERVAL,

@@ -41,6 +41,9 @@ pub struct RotateArgs {
     /// When the new key signs its first token: long enough for every service to have fetched it. 0s only in an emergency.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = overlap)]
     activate_in: Duration,
+    /// The keys before have leaked: the new one signs at once and theirs are void now, so everybody refreshes or signs in anew.
+    #[arg(long, conflicts_with = "activate_in")]
+    withdraw: bool,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -63,8 +66,8 @@ pub async fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
     let rotation = KeyRotation {
         sealing: &args.keys.key_encryption_key.sealing,
         algorithm: args.keys.signing_algorithm,
-        overlap,
-        token_life: access_ttl + AFTER_LAST_TOKEN,
+        overlap: if args.withdraw { TimeDelta::zero() } else { overlap },
+        token_life: if args.withdraw { TimeDelta::zero() } else { access_ttl + AFTER_LAST_TOKEN },
     };
     store.signing_key_rotate(None, &rotation, &Origin::default(), Utc::now()).await?;
     print(&store.signing_keys_list().await?, args.output);

@@ -72,7 +72,8 @@ impl Revocations {
         let mut is_failing = false;
         loop {
             if !readiness.not_ready().contains_key(SCHEMA) {
-                let read = self.read(&store).await;
+                // A server that vanished without a word must not hold this up: the connection is given up with the read.
+                let read = timeout(CURRENT_FOR, self.read(&store)).await.unwrap_or(Err(DatabaseError::Timeout));
                 if let Err(error) = &read
                     && !is_failing
                 {
@@ -82,7 +83,6 @@ impl Revocations {
             }
             if expired_at.elapsed() >= EXPIRE {
                 expired_at = Instant::now();
-                let _told_by_the_latch = store.revocations_expire(Utc::now()).await;
                 self.forget(Utc::now());
             }
             let pause = if self.shared.reads.receiver_count() > 0 { LOOK } else { LOOK_IDLE };

@@ -64,6 +64,17 @@ async fn one_algorithm_follows_the_other_and_tokens_of_both_are_good() {
     };
     fixture.me(&old).await.unwrap();
     fixture.me(&new).await.unwrap();
+
+    // They have leaked: tokens of both are void as soon as the service has heard of it.
+    let run = run_program(Service::Auth, &["keys", "rotate", "--withdraw"], &environment, "").await;
+    assert_eq!(run.code, 0, "{run:#?}");
+    let until = Instant::now() + Duration::from_secs(30);
+    while fixture.me(&old).await.is_ok() || fixture.me(&new).await.is_ok() {
+        assert!(Instant::now() < until, "tokens of withdrawn keys are still good");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let token = fixture.sign_in("ann", PASSWORD).await.unwrap().tokens.unwrap().access_token;
+    fixture.me(&token).await.unwrap();
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ use crate::verifier::Verifier;
 pub const DEAD_AFTER: Duration = Duration::from_secs(15);
 /// Longest time to get a token, and to open the stream.
 const OPEN: Duration = Duration::from_secs(5);
+/// How often what has expired is forgotten.
+const FORGET: Duration = Duration::from_secs(60);
 /// First and longest pause before a lost stream is opened again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -145,6 +147,10 @@ struct Place {
     revision: i64,
     /// The snapshot that is under way.
     snapshot: Option<Known>,
+    /// How many messages came.
+    messages: u64,
+    /// When what has expired was last forgotten.
+    forgotten_at: Option<Instant>,
 }
 
 impl Revocations {
@@ -175,15 +181,15 @@ impl Revocations {
         let mut place = Place::default();
         let mut failures = 0_u32;
         loop {
-            let heard = self.silence();
+            let before = place.messages;
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
                 ended = self.follow(&channel, &credentials, &verifier, &mut place) => ended,
             };
             place.snapshot = None;
             let status = match ended {
-                // The stream ends with its token: the next one goes on at once.
-                Err(status) if reason(&status).as_deref() == Some("TOKEN_EXPIRED") => {
+                // The stream ends with its token: the next one goes on at once, unless tokens are expired from the start.
+                Err(status) if reason(&status).as_deref() == Some("TOKEN_EXPIRED") && place.messages > before => {
                     failures = 0;
                     continue;
                 }
@@ -193,8 +199,7 @@ impl Revocations {
             if status.code() == Code::OutOfRange {
                 place = Place::default();
             }
-            let has_progressed = self.silence() < heard || heard.is_none() && self.silence().is_some();
-            failures = if has_progressed { 1 } else { failures.saturating_add(1) };
+            failures = if place.messages > before { 1 } else { failures.saturating_add(1) };
             metrics::counter!("auth_revocation_streams_lost_total").increment(1);
             tracing::warn!(code = ?status.code(), message = status.message(), "the stream of revocations was lost");
             let pause = PAUSES.1.min(PAUSES.0 * 2_u32.saturating_pow((failures - 1).min(8)));
@@ -220,6 +225,7 @@ impl Revocations {
             let message = message.map_err(|_| Box::new(Status::unavailable("the stream went silent")))?;
             let Some(message) = message.map_err(Box::new)? else { return Ok(()) };
             self.take(message, verifier, place);
+            place.messages += 1;
         }
     }
 
@@ -242,7 +248,8 @@ impl Revocations {
                     Some(snapshot) => snapshot.add(&event),
                     None => {
                         let mut known = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
-                        if matches!(event, Event::Heartbeat(_)) {
+                        if place.forgotten_at.is_none_or(|at| at.elapsed() >= FORGET) {
+                            place.forgotten_at = Some(Instant::now());
                             known.forget(now);
                         }
                         known.add(&event)

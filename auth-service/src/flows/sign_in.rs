@@ -67,7 +67,7 @@ impl Flows {
             found => found?,
         };
         let meant = found.as_ref().map(|credentials| credentials.user.id);
-        let keys = ThrottleKeys::of_login(login, meant, origin.source.as_deref());
+        let keys = ThrottleKeys::of_login(login, origin.source.as_deref());
         // Nobody is hashed for before that; an account and none are held back alike.
         self.store.throttle_check(&keys, now()).await.map_err(throttled)?;
         let stored = found.as_ref().and_then(|credentials| self.usable_hash(credentials));

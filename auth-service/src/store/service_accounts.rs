@@ -119,7 +119,12 @@ impl AuthStore {
                 let target = Target::ServiceAccount(id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountSecretRotate, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                Ok((account_on_conn(conn, id, now).await?, until))
+                let account = account_on_conn(conn, id, now).await?;
+                if overlap <= TimeDelta::zero() {
+                    // What the old secret was good for ends with it.
+                    self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
+                }
+                Ok((account, until))
             })
             .await
     }
@@ -161,6 +166,8 @@ impl AuthStore {
                 let id: Option<Uuid> = service_accounts::table
                     .filter(service_accounts::client_id.eq(client_id))
                     .select(service_accounts::id)
+                    // Before its secrets, as whoever rotates or deletes it.
+                    .for_no_key_update()
                     .first(conn)
                     .await
                     .optional()?;

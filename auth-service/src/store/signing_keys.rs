@@ -175,6 +175,11 @@ impl AuthStore {
             ))
             .execute(conn)
             .await?;
+        if rotation.token_life <= TimeDelta::zero() {
+            // They have leaked: also those that retired before leave the list now.
+            let all = diesel::update(signing_keys::table);
+            all.set((signing_keys::retires_at.eq(now), signing_keys::expires_at.eq(now))).execute(conn).await?;
+        }
         insert_on_conn(conn, &key).await?;
         diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
         let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));

@@ -13,7 +13,7 @@ use super::audit::audit_insert_on_conn;
 use super::schema::sign_in_throttles;
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Event, Origin};
-use crate::domain::throttle::{ThrottleKeys, account_delay, keys_of_account, source_delay};
+use crate::domain::throttle::{KEPT, ThrottleKeys, keys_of_account, overall_delay, source_delay};
 
 /// The source of the row that counts all sources together.
 const ALL_SOURCES: &str = "";
@@ -52,28 +52,25 @@ impl AuthStore {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<(), ChangeError> {
-        let counts = [
-            (&keys.tried, keys.source.as_str(), keys.source_kept(), source_delay as fn(i32) -> TimeDelta),
-            (&keys.account, ALL_SOURCES, keys.account_kept(), account_delay),
-        ];
+        let counts = [(keys.source.as_str(), source_delay as fn(i32) -> TimeDelta), (ALL_SOURCES, overall_delay)];
         let blocked = self
             .database
             .transaction("throttle_failed", async |conn| {
                 audit_insert_on_conn(conn, event, origin, now).await?;
                 let mut blocked = None;
-                for (key, source, kept, delay) in counts {
+                for (source, delay) in counts {
                     // Where the source is unknown both counts are one row.
                     let count: Count = diesel::sql_query(FAILED)
-                        .bind::<Text, _>(key)
+                        .bind::<Text, _>(&keys.tried)
                         .bind::<Text, _>(source)
                         .bind::<Timestamptz, _>(now)
-                        .bind::<Timestamptz, _>(now + kept)
+                        .bind::<Timestamptz, _>(now + KEPT)
                         .get_result(conn)
                         .await?;
                     if count.blocked_until > now {
                         blocked = blocked.max(Some(count.blocked_until));
                     } else if delay(count.failures) > TimeDelta::zero() {
-                        diesel::update(sign_in_throttles::table.find((key, source)))
+                        diesel::update(sign_in_throttles::table.find((&keys.tried, source)))
                             .set(sign_in_throttles::blocked_until.eq(now + delay(count.failures)))
                             .execute(conn)
                             .await?;
@@ -91,10 +88,9 @@ async fn throttle_check_on_conn(
     keys: &ThrottleKeys,
     now: DateTime<Utc>,
 ) -> Result<(), ChangeError> {
-    let of_source = sign_in_throttles::throttle_key.eq(&keys.tried).and(sign_in_throttles::source.eq(&keys.source));
-    let of_account = sign_in_throttles::throttle_key.eq(&keys.account).and(sign_in_throttles::source.eq(ALL_SOURCES));
     let blocked: Option<DateTime<Utc>> = sign_in_throttles::table
-        .filter(of_source.or(of_account))
+        .filter(sign_in_throttles::throttle_key.eq(&keys.tried))
+        .filter(sign_in_throttles::source.eq_any([keys.source.as_str(), ALL_SOURCES]))
         .filter(sign_in_throttles::blocked_until.gt(now))
         .select(max(sign_in_throttles::blocked_until))
         .first(conn)
@@ -110,8 +106,8 @@ pub(super) async fn throttle_passed_on_conn(
     now: DateTime<Utc>,
 ) -> Result<(), ChangeError> {
     throttle_check_on_conn(conn, keys, now).await?;
-    for (key, source) in [(&keys.tried, keys.source.as_str()), (&keys.account, ALL_SOURCES)] {
-        diesel::delete(sign_in_throttles::table.find((key, source))).execute(conn).await?;
+    for source in [keys.source.as_str(), ALL_SOURCES] {
+        diesel::delete(sign_in_throttles::table.find((&keys.tried, source))).execute(conn).await?;
     }
     Ok(())
 }
@@ -120,7 +116,10 @@ pub(super) async fn throttle_passed_on_conn(
 pub(super) async fn throttles_forget_on_conn(conn: &mut AsyncPgConnection, account: Uuid) -> Result<(), ChangeError> {
     let account = account_on_conn(conn, account).await?;
     let keys = keys_of_account(account.id, &account.email, &account.username);
-    let rows = sign_in_throttles::table.filter(sign_in_throttles::throttle_key.eq_any(keys));
-    diesel::delete(rows).execute(conn).await?;
+    // As those who fail do: first the rows of a source, then the one of all.
+    let of_sources = sign_in_throttles::table.filter(sign_in_throttles::throttle_key.eq_any(&keys));
+    diesel::delete(of_sources.filter(sign_in_throttles::source.ne(ALL_SOURCES))).execute(conn).await?;
+    let of_all = sign_in_throttles::table.filter(sign_in_throttles::throttle_key.eq_any(&keys));
+    diesel::delete(of_all).execute(conn).await?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Knows the forms that repairs are made of and that migrations use; what it makes is taken from the expected schema, which
 //! is what the real statement has been proven to make. Other statements change nothing here.
 
+use std::collections::BTreeSet;
+
 use crate::repair::{call, name};
 use crate::schema::{Constraint, ConstraintKind, Expected, Index, Schema, Table};
 use crate::words::{Words, words};
@@ -38,13 +40,15 @@ fn create(at: &mut Words, model: &mut Schema, expected: &Expected) {
             at.skip_if_not_exists();
             let table = at.name();
             if let Some(shape) = expected.tables.get(&table) {
-                // Its indexes and triggers are made by statements of their own.
-                let made = Table {
+                // Its indexes and triggers are made by statements of their own, and so are columns that came with a later migration.
+                let said: BTreeSet<&str> = at.rest().map(|word| word.trim_matches('"')).collect();
+                let mut made = Table {
                     indexes: Default::default(),
                     triggers: Default::default(),
                     functions: Default::default(),
                     ..shape.clone()
                 };
+                made.columns.retain(|column, _| said.contains(column.as_str()));
                 model.entry(table).or_insert(made);
             }
         }

@@ -136,7 +136,9 @@ impl DatabaseUrl {
         config
             .keepalives_idle(Duration::from_secs(15))
             .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
+            .keepalives_retries(3)
+            // Keepalives are not sent while an answer to data is awaited.
+            .tcp_user_timeout(Duration::from_secs(30));
         if config.get_application_name().is_none()
             && let Some(program) = std::env::args_os().next()
             && let Some(name) = std::path::Path::new(&program).file_stem()
