@@ -95,6 +95,15 @@ async fn the_owner_deletes_the_account_with_the_password_and_everything_goes() {
     // At once: the session, the tokens, the sign-in.
     assert_refused(world.delete_me(&ann, PASSWORD).await, Code::Unauthenticated, "TOKEN_REVOKED");
     assert_refused(world.pair.auth_as(&ann).get_me(GetMeRequest {}).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    let user = Some(User { username: "ann2".into(), ..Default::default() });
+    let mut me = world.pair.auth_as(&ann);
+    let change = UpdateMeRequest { user, update_mask: None };
+    assert_refused(me.update_me(change).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    assert_refused(me.sign_out_all(SignOutAllRequest {}).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    let mail = me.request_email_verification(RequestEmailVerificationRequest {}).await;
+    assert_refused(mail, Code::Unauthenticated, "TOKEN_REVOKED");
+    let change = ChangePasswordRequest { current_password: PASSWORD.into(), new_password: "another zebra 5".into() };
+    assert_refused(me.change_password(change).await, Code::Unauthenticated, "TOKEN_REVOKED");
     let refresh = RefreshTokenRequest { refresh_token: ann.tokens.refresh_token.clone() };
     let refreshed = world.pair.auth().refresh_token(refresh).await;
     assert_refused(refreshed, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");

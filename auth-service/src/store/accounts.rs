@@ -52,9 +52,7 @@ impl AuthStore {
     ) -> Result<User, ChangeError> {
         self.database
             .transaction("account_update_own", async |conn| {
-                // First the row, then the question: whoever waits for it may have lost the session meanwhile.
-                let before = account_locked_on_conn(conn, caller.user_id).await?;
-                caller_check_on_conn(conn, caller, now).await?;
+                let before = caller_locked_on_conn(conn, caller, now).await?;
                 let (user, changed) = account_update_on_conn(conn, before, change, now).await?;
                 if !changed.is_empty() {
                     let event = Event::done(caller.actor(), AuditAction::ProfileUpdate, Target::User(user.id));
@@ -94,8 +92,7 @@ impl AuthStore {
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("password_change", async |conn| {
-                account_lock_on_conn(conn, caller.user_id).await?;
-                caller_check_on_conn(conn, caller, now).await?;
+                caller_locked_on_conn(conn, caller, now).await?;
                 let unchanged = users::table.find(caller.user_id).filter(users::password_hash.eq(old_hash));
                 let updated = diesel::update(unchanged)
                     .set((users::password_hash.eq(new_hash), users::updated_at.eq(now)))
@@ -143,6 +140,22 @@ pub(super) async fn account_lock_on_conn(conn: &mut AsyncPgConnection, id: Uuid)
 pub(super) async fn account_locked_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<User, ChangeError> {
     account_lock_on_conn(conn, id).await?;
     account_on_conn(conn, id).await
+}
+
+/// The caller's own account, locked, when the caller's token is still good. First the row, then the question: whoever waits for
+/// it may have lost the session meanwhile. An account that is gone took its sessions along.
+pub(super) async fn caller_locked_on_conn(
+    conn: &mut AsyncPgConnection,
+    caller: Caller,
+    now: DateTime<Utc>,
+) -> Result<User, ChangeError> {
+    let locked = account_locked_on_conn(conn, caller.user_id).await;
+    let account = locked.map_err(|error| match error {
+        ChangeError::UserNotFound => ChangeError::CallerGone,
+        other => other,
+    })?;
+    caller_check_on_conn(conn, caller, now).await?;
+    Ok(account)
 }
 
 /// Changes a locked account; gives it as it is then, and the names of what really changed.

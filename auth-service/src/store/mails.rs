@@ -9,9 +9,9 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::accounts::{account_lock_on_conn, account_locked_on_conn, account_on_conn, reset_tokens_void_on_conn};
+use super::accounts::{account_lock_on_conn, account_on_conn, caller_locked_on_conn, reset_tokens_void_on_conn};
 use super::audit::audit_insert_on_conn;
-use super::callers::{Caller, caller_check_on_conn};
+use super::callers::Caller;
 use super::revocations::Revoked;
 use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -112,9 +112,7 @@ impl AuthStore {
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("email_verification_ask", async |conn| {
-                // First the row, then the question: whoever waits for it may have lost the session meanwhile.
-                let user = account_locked_on_conn(conn, caller.user_id).await?;
-                caller_check_on_conn(conn, caller, now).await?;
+                let user = caller_locked_on_conn(conn, caller, now).await?;
                 if user.email_verified {
                     return Ok(());
                 }

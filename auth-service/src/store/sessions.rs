@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use proto::auth::v1::AuditAction;
 
-use super::accounts::account_lock_on_conn;
+use super::accounts::caller_locked_on_conn;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
 use super::revocations::Revoked;
@@ -105,8 +105,7 @@ impl AuthStore {
     ) -> Result<usize, ChangeError> {
         self.database
             .transaction("sessions_end_of_caller", async |conn| {
-                account_lock_on_conn(conn, caller.user_id).await?;
-                caller_check_on_conn(conn, caller, now).await?;
+                caller_locked_on_conn(conn, caller, now).await?;
                 let ended = user_sessions_end_on_conn(conn, caller.user_id, EndReason::Revoked, now).await?;
                 let user = Target::User(caller.user_id);
                 let event = Event::done(caller.actor(), AuditAction::SignOutAll, user);

@@ -9,9 +9,9 @@ use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
-use super::accounts::{account_lock_on_conn, account_locked_on_conn};
+use super::accounts::{account_locked_on_conn, caller_locked_on_conn};
 use super::audit::audit_insert_on_conn;
-use super::callers::{Acting, Caller, caller_check_on_conn, caller_may_on_conn};
+use super::callers::{Acting, Caller, caller_may_on_conn};
 use super::revocations::{LEEWAY, Revoked};
 use super::roles::ADMIN;
 use super::schema::{user_deletions, users};
@@ -20,7 +20,6 @@ use super::throttles::throttles_forget_on_conn;
 use super::user_admin::{administrator_remains_on_conn, administrators_lock_on_conn, no_more_than_held_on_conn};
 use super::{AuthStore, ChangeError, LONGEST_TOKEN_LIFE};
 use crate::domain::audit::{Actor, Event, Origin, Target};
-use crate::domain::user::User;
 
 /// The permission to delete others' accounts.
 const WRITE: &str = "users.write";
@@ -58,18 +57,12 @@ impl AuthStore {
         self.database
             .transaction("account_delete_own", async |conn| {
                 administrators_lock_on_conn(conn).await?;
-                // A repeated call finds no account: for its caller that is a session that has ended.
-                let locked = account_lock_on_conn(conn, caller.user_id).await;
-                locked.map_err(|error| match error {
-                    ChangeError::UserNotFound => ChangeError::CallerGone,
-                    other => other,
-                })?;
-                let role = caller_check_on_conn(conn, caller, now).await?;
+                let user = caller_locked_on_conn(conn, caller, now).await?;
                 let unchanged = users::table.find(caller.user_id).filter(users::password_hash.eq(hash));
                 let unchanged: Option<Uuid> = unchanged.select(users::id).first(conn).await.optional()?;
                 unchanged.ok_or(ChangeError::Stale)?;
                 let (actor, action) = (caller.actor(), AuditAction::AccountDelete);
-                self.delete_on_conn(conn, caller.user_id, role == ADMIN, (actor, action), origin, now).await
+                self.delete_on_conn(conn, caller.user_id, user.role == ADMIN, (actor, action), origin, now).await
             })
             .await
     }
@@ -85,7 +78,7 @@ impl AuthStore {
         self.database
             .transaction("user_delete", async |conn| {
                 administrators_lock_on_conn(conn).await?;
-                let user: User = account_locked_on_conn(conn, id).await?;
+                let user = account_locked_on_conn(conn, id).await?;
                 let held = caller_may_on_conn(conn, acting, WRITE, now).await?;
                 no_more_than_held_on_conn(conn, &user, &held).await?;
                 let is_administrator = user.role == ADMIN && user.is_active;
