@@ -27,7 +27,7 @@ const USAGE: u8 = 2;
 /// An account is there and is not as asked.
 pub const DIFFERENT: u8 = 3;
 /// Most bytes that are read from stdin or a hash file.
-pub const MOST_INPUT: u64 = 64 * 1024;
+const MOST_INPUT: u64 = 64 * 1024;
 
 /// `admin bootstrap`.
 #[derive(Debug, clap::Args)]
@@ -254,17 +254,22 @@ async fn hash_of(tools: &Tools, wanted: &Wanted) -> anyhow::Result<String> {
 
 /// The whole of stdin without one line break at its end.
 async fn password_from_stdin() -> Result<Zeroizing<String>, String> {
-    let read = tokio::task::spawn_blocking(|| {
-        let mut text = Zeroizing::new(String::new());
-        std::io::stdin().take(MOST_INPUT).read_to_string(&mut text).map(|_| text)
-    });
-    let text = read.await.map_err(|error| format!("stdin: {error}"))?;
-    let text = text.map_err(|error| format!("stdin: expected a password in UTF-8: {error}"))?;
+    let text = text_from_stdin("a password").await?;
     let password = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     match password.is_empty() {
         true => Err("stdin: expected a password, found nothing".to_owned()),
         false => Ok(Zeroizing::new(password.to_owned())),
     }
+}
+
+/// The whole of stdin; `what` is expected there.
+pub async fn text_from_stdin(what: &str) -> Result<Zeroizing<String>, String> {
+    let read = tokio::task::spawn_blocking(|| {
+        let mut text = Zeroizing::new(String::new());
+        std::io::stdin().take(MOST_INPUT).read_to_string(&mut text).map(|_| text)
+    });
+    let text = read.await.map_err(|error| format!("stdin: {error}"))?;
+    text.map_err(|error| format!("stdin: expected {what} in UTF-8: {error}"))
 }
 
 /// Says what is wrong with the arguments.

@@ -187,12 +187,9 @@ async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) 
 async fn rows_expire(store: AuthStore, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
     let mut pause = EXPIRY_FIRST;
     while !stopped_within(&stop, pause).await {
-        pause = if readiness.not_ready().contains_key(SCHEMA) {
+        pause = if !readiness.is_set(SCHEMA) {
             EXPIRY_FIRST
         } else {
-            if let Err(error) = store.revocations_expire(Utc::now()).await {
-                tracing::warn!(%error, "old revocations could not be deleted");
-            }
             match store.rows_expire(Utc::now()).await {
                 Ok(true) => EXPIRY_PAUSE,
                 Ok(false) => EXPIRY_INTERVAL,
@@ -262,7 +259,7 @@ impl KeysWatch {
 
     /// The state of the latch. Keys at hand stay usable while the database is away.
     async fn load(&mut self) -> Result<Result<(), String>, TaskError> {
-        let schema_fits = !self.readiness.not_ready().contains_key(SCHEMA);
+        let schema_fits = self.readiness.is_set(SCHEMA);
         if schema_fits {
             self.rotate_when_old().await;
             match self.store.signing_keys_ensure(&self.sealing, self.algorithm, Utc::now()).await {

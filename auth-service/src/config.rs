@@ -23,7 +23,7 @@ use auth_client::KeyAlgorithm;
 use lettre::message::Mailbox;
 use service_kit::page_token::PageTokens;
 
-use crate::domain::access_token::TokenSettings;
+use crate::domain::access_token::{LONGEST_LIFE, TokenSettings};
 use crate::domain::password::{HashBounds, HashCost, HashingPoolConfig};
 use crate::domain::sealing::{SealingKey, key_bytes};
 use crate::mail::{Links, Mailer, Transport};
@@ -285,7 +285,7 @@ fn within(text: &str, most: Duration, expected: &str) -> Result<Duration, String
 }
 
 fn access_ttl(text: &str) -> Result<Duration, String> {
-    within(text, Duration::from_secs(24 * 3600), "expected a duration from 1s to 1d, such as 15m")
+    within(text, LONGEST_LIFE.to_std().unwrap_or_default(), "expected a duration from 1s to 1d, such as 15m")
 }
 
 fn key_age(text: &str) -> Result<Duration, String> {

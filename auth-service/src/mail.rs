@@ -281,7 +281,7 @@ impl MailSender {
     }
 
     fn is_ready(&self) -> bool {
-        !self.readiness.not_ready().contains_key(SCHEMA)
+        self.readiness.is_set(SCHEMA)
     }
 
     /// Sends one mail that is due; whether there was one.

@@ -95,7 +95,7 @@ impl PurgeSender {
     }
 
     fn is_ready(&self) -> bool {
-        !self.readiness.not_ready().contains_key(SCHEMA)
+        self.readiness.is_set(SCHEMA)
     }
 
     /// Has the tasks of one account purged; whether there was one.

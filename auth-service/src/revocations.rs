@@ -39,15 +39,10 @@ pub struct Revocations {
 
 #[derive(Default)]
 struct Shared {
-    log: RwLock<Log>,
+    /// By revision.
+    log: RwLock<BTreeMap<i64, Arc<Revocation>>>,
     reads: watch::Sender<Reads>,
     wanted: Notify,
-}
-
-/// By revision.
-#[derive(Default)]
-struct Log {
-    entries: BTreeMap<i64, Arc<Revocation>>,
 }
 
 /// How far the log reaches.
@@ -71,7 +66,7 @@ impl Revocations {
         let mut expired_at = Instant::now();
         let mut is_failing = false;
         loop {
-            if !readiness.not_ready().contains_key(SCHEMA) {
+            if readiness.is_set(SCHEMA) {
                 // A server that vanished without a word must not hold this up: the connection is given up with the read.
                 let read = timeout(CURRENT_FOR, self.read(&store)).await.unwrap_or(Err(DatabaseError::Timeout));
                 if let Err(error) = &read
@@ -100,14 +95,14 @@ impl Revocations {
         if store.revocation_newest().await? < revision {
             // The database is another one than it was, as after a restore: nobody can go on from here.
             tracing::warn!("the revocations have gone back; all that watch begin anew");
-            self.shared.log.write().unwrap_or_else(PoisonError::into_inner).entries.clear();
+            self.shared.log.write().unwrap_or_else(PoisonError::into_inner).clear();
             revision = 0;
         }
         loop {
             let (found, reached) = store.revocations_behind(revision, PAGE).await?;
             let Some(reached) = reached else { break };
             let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
-            log.entries.extend(found.into_iter().map(|entry| (entry.revision, Arc::new(entry))));
+            log.extend(found.into_iter().map(|entry| (entry.revision, Arc::new(entry))));
             revision = reached;
         }
         self.shared.reads.send_replace(Reads { revision, at: Some(at) });
@@ -116,7 +111,7 @@ impl Revocations {
 
     fn forget(&self, now: DateTime<Utc>) {
         let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
-        log.entries.retain(|_, entry| entry.forget_at > now);
+        log.retain(|_, entry| entry.forget_at > now);
     }
 
     /// Follows from behind a revision; from a snapshot on for 0.
@@ -133,7 +128,7 @@ impl Revocations {
     fn between(&self, after: i64, up_to: i64) -> Vec<Arc<Revocation>> {
         let log = self.shared.log.read().unwrap_or_else(PoisonError::into_inner);
         let now = Utc::now();
-        let range = log.entries.range((std::ops::Bound::Excluded(after), std::ops::Bound::Included(up_to)));
+        let range = log.range((std::ops::Bound::Excluded(after), std::ops::Bound::Included(up_to)));
         range.map(|(_, entry)| Arc::clone(entry)).filter(|entry| entry.forget_at > now).collect()
     }
 }
@@ -263,7 +258,7 @@ mod tests {
     fn known(revocations: &Revocations, entries: Vec<Revocation>) {
         let revision = entries.iter().map(|entry| entry.revision).max().unwrap_or_default();
         let mut log = revocations.shared.log.write().unwrap();
-        log.entries.extend(entries.into_iter().map(|entry| (entry.revision, Arc::new(entry))));
+        log.extend(entries.into_iter().map(|entry| (entry.revision, Arc::new(entry))));
         drop(log);
         revocations.shared.reads.send_modify(|reads| {
             *reads = Reads { revision, at: Some(Instant::now()) };

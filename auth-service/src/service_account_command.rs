@@ -1,6 +1,5 @@
 //! `admin service-account`: the account with which one of our own programs signs in, from a Job or a script.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use service_kit::telemetry;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::admin::{DIFFERENT, MOST_INPUT, refuse};
+use crate::admin::{DIFFERENT, refuse, text_from_stdin};
 use crate::domain::opaque_token::OpaqueToken;
 use crate::domain::role;
 use crate::domain::service_account::{self, NewServiceAccount};
@@ -133,14 +132,7 @@ async fn secret(source: &SecretSource) -> Result<OpaqueToken, String> {
             let text = text.map_err(|error| format!("--secret-file: {} cannot be read: {error}", path.display()))?;
             ("--secret-file", Zeroizing::new(text))
         }
-        None => {
-            let read = tokio::task::spawn_blocking(|| {
-                let mut text = Zeroizing::new(String::new());
-                std::io::stdin().take(MOST_INPUT).read_to_string(&mut text).map(|_| text)
-            });
-            let text = read.await.map_err(|error| format!("stdin: {error}"))?;
-            ("--secret-stdin", text.map_err(|error| format!("stdin: expected a secret in UTF-8: {error}"))?)
-        }
+        None => ("--secret-stdin", text_from_stdin("a secret").await?),
     };
     let secret = text.trim();
     if secret.len() < SHORTEST_SECRET || secret.len() > 1024 || secret.contains(char::is_whitespace) {

@@ -69,6 +69,11 @@ impl Readiness {
         self.latches.borrow().is_ready()
     }
 
+    /// Whether one latch is set.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.latches.borrow().0.get(name).is_some_and(Result::is_ok)
+    }
+
     /// The latches that are not set, with their reasons.
     pub fn not_ready(&self) -> NotReady {
         self.latches.borrow().not_ready()

@@ -196,12 +196,20 @@ async fn counts_and_other_old_rows_are_forgotten() {
     let (fixture, tokens) = alice(&[]).await;
     fixture.sign_in("nobody", "wrong").await.unwrap_err();
     fixture.sign_in("alice", PASSWORD).await.unwrap();
-    let old = "UPDATE sign_in_throttles SET expires_at = now() - '1 second'::interval;
+    // Two revocations that void nothing any more: the newest stays, since revisions go on from there.
+    for _ in 0..2 {
+        let session = fixture.sign_in("alice", PASSWORD).await.unwrap().tokens.unwrap();
+        fixture.sign_out(&session.refresh_token).await.unwrap();
+    }
+    fixture.sql("DELETE FROM sessions WHERE ended_at IS NOT NULL").await;
+    let old = "UPDATE revocations SET forget_at = now() - '1 second'::interval;
+        UPDATE sign_in_throttles SET expires_at = now() - '1 second'::interval;
         UPDATE sessions SET expires_at = now() - '31 days'::interval WHERE created_at = (SELECT max(created_at) FROM sessions)";
     fixture.sql(old).await;
     for _ in 0..300 {
-        let left = "SELECT (SELECT count(*) FROM sign_in_throttles) * 10 + (SELECT count(*) FROM sessions)";
-        if fixture.count(left).await == 1 {
+        let left = "SELECT (SELECT count(*) FROM sign_in_throttles) * 100 \
+            + (SELECT count(*) FROM sessions) * 10 + (SELECT count(*) FROM revocations)";
+        if fixture.count(left).await == 11 {
             assert_eq!(fixture.count("SELECT count(*) FROM refresh_tokens").await, 1);
             fixture.me(&tokens.access_token).await.unwrap();
             return;

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use auth_client::{Claims, TOKEN_TYPE};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::Header;
 use uuid::Uuid;
 
 use super::signing_key::KeyRing;
+
+/// The longest that an access token can be made to live.
+pub const LONGEST_LIFE: TimeDelta = TimeDelta::days(1);
 
 /// Who issues tokens, for whom, and how long they last.
 #[derive(Debug, Clone)]

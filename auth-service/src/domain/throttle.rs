@@ -71,13 +71,7 @@ fn key_of_login(login: &str) -> String {
 }
 
 fn hash(purpose: &[u8], what: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let digest = digest(&SHA256, &[purpose, what].concat());
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(digest(&SHA256, &[purpose, what].concat()))
 }
 
 /// The delay after so many failures in a row from one source.

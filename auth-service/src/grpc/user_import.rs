@@ -22,12 +22,12 @@ const MOST_IN_A_DRY_RUN: usize = 1_000_000;
 
 /// An import under way.
 pub(super) struct Import {
-    pub(super) flows: Flows,
-    pub(super) acting: Acting,
-    pub(super) origin: Origin,
-    pub(super) incoming: Streaming<ImportUsersRequest>,
-    pub(super) dry_run: bool,
-    pub(super) index: i64,
+    flows: Flows,
+    acting: Acting,
+    origin: Origin,
+    incoming: Streaming<ImportUsersRequest>,
+    dry_run: bool,
+    index: i64,
     /// What a dry run would have made: nothing keeps it from standing twice in the stream otherwise.
     seen: Seen,
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
 use super::mails::verification_tokens_void_on_conn;
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::throttles::throttles_forget_on_conn;
@@ -106,7 +106,7 @@ impl AuthStore {
                 user_sessions_end_on_conn(conn, caller.user_id, EndReason::PasswordChanged, now).await?;
                 let event = Event::done(caller.actor(), AuditAction::PasswordChange, Target::User(caller.user_id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::User(caller.user_id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::User(caller.user_id)], now).await?;
                 Ok(())
             })
             .await

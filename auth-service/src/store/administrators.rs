@@ -8,7 +8,7 @@ use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::roles::ADMIN;
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -101,7 +101,7 @@ impl AuthStore {
                 throttles_forget_on_conn(conn, id).await?;
                 bootstrap_note_on_conn(conn, id, now).await?;
                 let ended = user_sessions_end_on_conn(conn, id, EndReason::AdminReset, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
                 Ok(ended)
             })
             .await

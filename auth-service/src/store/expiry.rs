@@ -14,7 +14,7 @@ pub const EXPIRY_BATCH: i64 = 1_000;
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 /// What expires: each statement deletes at most $2 rows that ended before $1. Refresh tokens go with their sessions.
-const EXPIRE: [(&str, TimeDelta, &str); 4] = [
+const EXPIRE: [(&str, TimeDelta, &str); 5] = [
     (
         "sessions",
         KEPT,
@@ -31,6 +31,13 @@ const EXPIRE: [(&str, TimeDelta, &str); 4] = [
         KEPT,
         "DELETE FROM email_verification_tokens WHERE id IN \
          (SELECT id FROM email_verification_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    ),
+    // Except the newest: revisions go on from there.
+    (
+        "revocations",
+        TimeDelta::zero(),
+        "DELETE FROM revocations WHERE revision IN (SELECT revision FROM revocations WHERE forget_at < $1 \
+         AND revision < (SELECT max(revision) FROM revocations) LIMIT $2 FOR UPDATE SKIP LOCKED)",
     ),
     (
         "sign_in_throttles",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::accounts::{account_lock_on_conn, account_on_conn, caller_locked_on_conn, reset_tokens_void_on_conn};
 use super::audit::audit_insert_on_conn;
 use super::callers::Caller;
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::throttles::throttles_forget_on_conn;
@@ -249,7 +249,7 @@ impl AuthStore {
                 user_sessions_end_on_conn(conn, user_id, EndReason::PasswordChanged, now).await?;
                 let event = Event::done(Actor::User(user_id), AuditAction::PasswordReset, Target::User(user_id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::User(user_id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::User(user_id)], now).await?;
                 Ok(user_id)
             })
             .await

@@ -25,7 +25,7 @@ pub mod user_import;
 pub mod user_list;
 pub mod users;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a change was not made.
@@ -88,10 +88,6 @@ pub enum ChangeError {
 }
 
 service_kit::store_error!(ChangeError::Database);
-
-/// The most that ACCESS_TOKEN_TTL can be. What voids a token is remembered for so long, whatever the setting is now: tokens from
-/// before it was lowered are out there.
-pub(crate) const LONGEST_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
 
 /// Reads and writes. Cheap to clone.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::AuthStore;
 use super::audit::audit_insert_on_conn;
-use super::revocations::{Revoked, newest_revision_on_conn};
+use super::revocations::{Revoked, newest_revision_on_conn, revoke_on_conn};
 use super::roles::role_permissions_on_conn;
 use super::schema::{refresh_tokens, roles, sessions, users};
 use super::sessions::{EndReason, sessions_end_on_conn, token_insert_on_conn};
@@ -117,29 +117,28 @@ impl AuthStore {
                                 successor,
                                 expires_at,
                             }),
-                            None => self.reuse_on_conn(conn, rotation, &session).await,
+                            None => reuse_on_conn(conn, rotation, &session).await,
                         }
                     }
                     Verdict::Refuse => Ok(Refreshed::Refused),
-                    Verdict::EndSession => self.reuse_on_conn(conn, rotation, &session).await,
+                    Verdict::EndSession => reuse_on_conn(conn, rotation, &session).await,
                 }
             })
             .await
     }
+}
 
-    async fn reuse_on_conn(
-        &self,
-        conn: &mut AsyncPgConnection,
-        rotation: &Rotation<'_>,
-        session: &Living,
-    ) -> Result<Refreshed, DatabaseError> {
-        sessions_end_on_conn(conn, &[session.id], EndReason::TokenReused, rotation.now).await?;
-        let session_ended = Target::Session(session.id);
-        let event = Event::done(Actor::Anonymous, AuditAction::RefreshTokenReuse, session_ended);
-        audit_insert_on_conn(conn, &event, rotation.origin, rotation.now).await?;
-        self.revoke_on_conn(conn, &[Revoked::Session(session.id)], rotation.now).await?;
-        Ok(Refreshed::SessionEnded { session_id: session.id, user_id: session.user_id })
-    }
+async fn reuse_on_conn(
+    conn: &mut AsyncPgConnection,
+    rotation: &Rotation<'_>,
+    session: &Living,
+) -> Result<Refreshed, DatabaseError> {
+    sessions_end_on_conn(conn, &[session.id], EndReason::TokenReused, rotation.now).await?;
+    let session_ended = Target::Session(session.id);
+    let event = Event::done(Actor::Anonymous, AuditAction::RefreshTokenReuse, session_ended);
+    audit_insert_on_conn(conn, &event, rotation.origin, rotation.now).await?;
+    revoke_on_conn(conn, &[Revoked::Session(session.id)], rotation.now).await?;
+    Ok(Refreshed::SessionEnded { session_id: session.id, user_id: session.user_id })
 }
 
 /// The session of a token, locked, if it goes on and its user is active.

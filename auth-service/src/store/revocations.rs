@@ -11,13 +11,15 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
+use super::AuthStore;
 use super::schema::{revocations, roles, users};
-use super::{AuthStore, LONGEST_TOKEN_LIFE};
+use crate::domain::access_token::LONGEST_LIFE;
 
 /// Key of the advisory lock, "authrevo" as bytes; those of keys and migrations are others.
 const LOCK: i64 = i64::from_be_bytes(*b"authrevo");
 
-/// Clocks may differ: what has ended here may be good elsewhere a little longer.
+/// Clocks may differ, and ACCESS_TOKEN_TTL may be lower now than when a token was made. So a revocation is remembered for the
+/// longest life and this time: what has ended here may be good elsewhere a little longer.
 pub const LEEWAY: TimeDelta = TimeDelta::seconds(60);
 
 /// What becomes void.
@@ -115,58 +117,45 @@ impl AuthStore {
     pub async fn revocation_newest(&self) -> Result<i64, DatabaseError> {
         self.database.run("revocation_newest", async |conn| newest_revision_on_conn(conn).await).await
     }
+}
 
-    /// Forgets what voids nothing any more, except the newest: revisions go on from there.
-    pub async fn revocations_expire(&self, now: DateTime<Utc>) -> Result<usize, DatabaseError> {
-        self.database
-            .run("revocations_expire", async |conn| {
-                let newest = newest_revision_on_conn(conn).await?;
-                let over =
-                    revocations::table.filter(revocations::forget_at.le(now)).filter(revocations::revision.lt(newest));
-                Ok(diesel::delete(over).execute(conn).await?)
-            })
-            .await
-    }
-
-    /// Revokes, as the last thing of a transaction. For users and roles it also says so in their rows, which must be locked
-    /// by then.
-    pub(super) async fn revoke_on_conn(
-        &self,
-        conn: &mut AsyncPgConnection,
-        revoked: &[Revoked],
-        now: DateTime<Utc>,
-    ) -> Result<(), DatabaseError> {
-        diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
-            .bind::<diesel::sql_types::BigInt, _>(LOCK)
-            .execute(conn)
-            .await?;
-        let newest = newest_revision_on_conn(conn).await?;
-        let not_before = not_before(now);
-        let mut rows = Vec::with_capacity(revoked.len());
-        for (revision, revoked) in (now.timestamp_micros().max(newest + 1)..).zip(revoked) {
-            match revoked {
-                Revoked::User(id) => {
-                    let row = diesel::update(users::table.find(id));
-                    row.set(users::tokens_revision.eq(revision)).execute(conn).await?;
-                }
-                Revoked::Role(name) => {
-                    let row = diesel::update(roles::table.filter(roles::name.eq(name)));
-                    row.set(roles::tokens_revision.eq(revision)).execute(conn).await?;
-                }
-                Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
+/// Revokes, as the last thing of a transaction. For users and roles it also says so in their rows, which must be locked
+/// by then.
+pub(super) async fn revoke_on_conn(
+    conn: &mut AsyncPgConnection,
+    revoked: &[Revoked],
+    now: DateTime<Utc>,
+) -> Result<(), DatabaseError> {
+    diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+        .bind::<diesel::sql_types::BigInt, _>(LOCK)
+        .execute(conn)
+        .await?;
+    let newest = newest_revision_on_conn(conn).await?;
+    let not_before = not_before(now);
+    let mut rows = Vec::with_capacity(revoked.len());
+    for (revision, revoked) in (now.timestamp_micros().max(newest + 1)..).zip(revoked) {
+        match revoked {
+            Revoked::User(id) => {
+                let row = diesel::update(users::table.find(id));
+                row.set(users::tokens_revision.eq(revision)).execute(conn).await?;
             }
-            let (kind, subject) = stored(revoked);
-            rows.push((
-                revocations::revision.eq(revision),
-                revocations::kind.eq(kind),
-                revocations::subject.eq(subject),
-                revocations::not_before.eq(not_before),
-                revocations::forget_at.eq(not_before + LONGEST_TOKEN_LIFE + LEEWAY),
-            ));
+            Revoked::Role(name) => {
+                let row = diesel::update(roles::table.filter(roles::name.eq(name)));
+                row.set(roles::tokens_revision.eq(revision)).execute(conn).await?;
+            }
+            Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
         }
-        diesel::insert_into(revocations::table).values(rows).execute(conn).await?;
-        Ok(())
+        let (kind, subject) = stored(revoked);
+        rows.push((
+            revocations::revision.eq(revision),
+            revocations::kind.eq(kind),
+            revocations::subject.eq(subject),
+            revocations::not_before.eq(not_before),
+            revocations::forget_at.eq(not_before + LONGEST_LIFE + LEEWAY),
+        ));
     }
+    diesel::insert_into(revocations::table).values(rows).execute(conn).await?;
+    Ok(())
 }
 
 /// The newest revision; 0 for none. What is read after it belongs to it or is newer: later revocations void a token of that.

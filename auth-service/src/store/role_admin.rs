@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
-use super::revocations::Revoked;
-use super::roles::ADMIN;
+use super::revocations::{Revoked, revoke_on_conn};
+use super::roles::{ADMIN, role_permissions_on_conn};
 use super::schema::{role_permissions, roles};
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Event, Origin, Target};
@@ -151,7 +151,7 @@ impl AuthStore {
                     // Tokens name the role as it was called when they were issued.
                     let names = BTreeSet::from([before.name, after.name.clone()]);
                     let revoked: Vec<_> = names.into_iter().map(Revoked::Role).collect();
-                    self.revoke_on_conn(conn, &revoked, now).await?;
+                    revoke_on_conn(conn, &revoked, now).await?;
                 }
                 Ok(after)
             })
@@ -188,6 +188,28 @@ pub(super) fn only_what_is_held(wanted: &BTreeSet<String>, held: &BTreeSet<Strin
         Some(beyond) => Err(ChangeError::PermissionMissing(beyond.clone())),
         None => Ok(()),
     }
+}
+
+/// A role that may be given by somebody who holds these permissions: it is active, and holds no others. It stays so until the
+/// end of the transaction.
+pub(super) async fn assignable_role_on_conn(
+    conn: &mut AsyncPgConnection,
+    name: &str,
+    held: &BTreeSet<String>,
+) -> Result<Uuid, ChangeError> {
+    let found: Option<(Uuid, bool)> = roles::table
+        .filter(roles::name.eq(name))
+        .select((roles::id, roles::is_active.or(roles::is_system)))
+        .for_share()
+        .first(conn)
+        .await
+        .optional()?;
+    let (id, is_assignable) = found.ok_or(ChangeError::RoleNotFound)?;
+    if !is_assignable {
+        return Err(ChangeError::RoleInactive);
+    }
+    only_what_is_held(&role_permissions_on_conn(conn, name).await?, held)?;
+    Ok(id)
 }
 
 /// What really changes: the columns, and the names for the audit trail.

@@ -10,7 +10,7 @@ use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{service_account_permissions, service_account_secrets, service_accounts};
 use super::service_accounts::{
     account_insert_on_conn, account_lock_on_conn, good_secret, permissions_insert_on_conn, secret_replace_on_conn,
@@ -97,7 +97,7 @@ impl AuthStore {
                 }
                 // What the old secret was good for ends with it.
                 if held != account.permissions || overlap <= TimeDelta::zero() {
-                    self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
+                    revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 }
                 Ok(Setup::Reset(id, differences))
             })

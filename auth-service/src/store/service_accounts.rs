@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
-use super::revocations::{Revoked, newest_revision_on_conn};
+use super::revocations::{Revoked, newest_revision_on_conn, revoke_on_conn};
 use super::role_admin::{ByCodePoint, only_what_is_held};
 use super::schema::{service_account_permissions, service_account_secrets, service_accounts};
 use super::{AuthStore, ChangeError};
@@ -122,7 +122,7 @@ impl AuthStore {
                 let account = account_on_conn(conn, id, now).await?;
                 if overlap <= TimeDelta::zero() {
                     // What the old secret was good for ends with it.
-                    self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
+                    revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 }
                 Ok((account, until))
             })
@@ -145,7 +145,7 @@ impl AuthStore {
                 let target = Target::ServiceAccount(id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountDelete, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 Ok(())
             })
             .await

@@ -11,7 +11,7 @@ use proto::auth::v1::AuditAction;
 use super::accounts::caller_locked_on_conn;
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{refresh_tokens, sessions};
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Actor, Event, Origin, Target};
@@ -89,7 +89,7 @@ impl AuthStore {
                 if ended > 0 {
                     let event = Event::done(Actor::User(user_id), AuditAction::SignOut, Target::Session(session_id));
                     audit_insert_on_conn(conn, &event, origin, now).await?;
-                    self.revoke_on_conn(conn, &[Revoked::Session(session_id)], now).await?;
+                    revoke_on_conn(conn, &[Revoked::Session(session_id)], now).await?;
                 }
                 Ok::<_, DatabaseError>(Some(user_id))
             })
@@ -110,7 +110,7 @@ impl AuthStore {
                 let user = Target::User(caller.user_id);
                 let event = Event::done(caller.actor(), AuditAction::SignOutAll, user);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::User(caller.user_id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::User(caller.user_id)], now).await?;
                 Ok::<_, ChangeError>(ended)
             })
             .await
@@ -140,7 +140,7 @@ impl AuthStore {
                 sessions_end_on_conn(conn, &[id], EndReason::Revoked, now).await?;
                 let event = Event::done(caller.actor(), AuditAction::SessionRevoke, Target::Session(id));
                 audit_insert_on_conn(conn, &event, origin, now).await?;
-                self.revoke_on_conn(conn, &[Revoked::Session(id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::Session(id)], now).await?;
                 Ok::<_, ChangeError>(())
             })
             .await

@@ -9,7 +9,7 @@ use service_kit::database::DatabaseError;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
-use super::revocations::Revoked;
+use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::signing_keys;
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Actor, Event, Origin, Target};
@@ -121,7 +121,7 @@ impl AuthStore {
                     caller_may_on_conn(conn, acting, WRITE, now).await?;
                 }
                 let actor = acting.map_or(Actor::System, Acting::actor);
-                self.rotate_on_conn(conn, rotation, (actor, origin), now).await
+                rotate_on_conn(conn, rotation, (actor, origin), now).await
             })
             .await
     }
@@ -150,43 +150,42 @@ impl AuthStore {
                     return Ok(None);
                 }
                 let by = (Actor::System, &Origin::default());
-                self.rotate_on_conn(conn, rotation, by, now).await.map(Some)
+                rotate_on_conn(conn, rotation, by, now).await.map(Some)
             })
             .await
     }
+}
 
-    /// The new key signs after the overlap; the others retire then and are published until their last token has ended. Expired
-    /// keys are deleted. Needs the lock.
-    async fn rotate_on_conn(
-        &self,
-        conn: &mut AsyncPgConnection,
-        rotation: &KeyRotation<'_>,
-        (actor, origin): (Actor, &Origin),
-        now: DateTime<Utc>,
-    ) -> Result<StoredKey, KeyStoreError> {
-        KeyRing::open(keys_on_conn(conn).await?, rotation.sealing, now)?;
-        let key = StoredKey::generate(rotation.sealing, rotation.algorithm, now + rotation.overlap)?;
-        let staying = signing_keys::table
-            .filter(signing_keys::retires_at.is_null().or(signing_keys::retires_at.gt(key.activates_at)));
-        diesel::update(staying)
-            .set((
-                signing_keys::retires_at.eq(key.activates_at),
-                signing_keys::expires_at.eq(key.activates_at + rotation.token_life),
-            ))
-            .execute(conn)
-            .await?;
-        if rotation.token_life <= TimeDelta::zero() {
-            // They have leaked: also those that retired before leave the list now.
-            let all = diesel::update(signing_keys::table);
-            all.set((signing_keys::retires_at.eq(now), signing_keys::expires_at.eq(now))).execute(conn).await?;
-        }
-        insert_on_conn(conn, &key).await?;
-        diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
-        let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
-        audit_insert_on_conn(conn, &event, origin, now).await?;
-        self.revoke_on_conn(conn, &[Revoked::SigningKeys], now).await?;
-        Ok(key)
+/// The new key signs after the overlap; the others retire then and are published until their last token has ended. Expired
+/// keys are deleted. Needs the lock.
+async fn rotate_on_conn(
+    conn: &mut AsyncPgConnection,
+    rotation: &KeyRotation<'_>,
+    (actor, origin): (Actor, &Origin),
+    now: DateTime<Utc>,
+) -> Result<StoredKey, KeyStoreError> {
+    KeyRing::open(keys_on_conn(conn).await?, rotation.sealing, now)?;
+    let key = StoredKey::generate(rotation.sealing, rotation.algorithm, now + rotation.overlap)?;
+    let staying = signing_keys::table
+        .filter(signing_keys::retires_at.is_null().or(signing_keys::retires_at.gt(key.activates_at)));
+    diesel::update(staying)
+        .set((
+            signing_keys::retires_at.eq(key.activates_at),
+            signing_keys::expires_at.eq(key.activates_at + rotation.token_life),
+        ))
+        .execute(conn)
+        .await?;
+    if rotation.token_life <= TimeDelta::zero() {
+        // They have leaked: also those that retired before leave the list now.
+        let all = diesel::update(signing_keys::table);
+        all.set((signing_keys::retires_at.eq(now), signing_keys::expires_at.eq(now))).execute(conn).await?;
     }
+    insert_on_conn(conn, &key).await?;
+    diesel::delete(signing_keys::table.filter(signing_keys::expires_at.le(now))).execute(conn).await?;
+    let event = Event::done(actor, AuditAction::SigningKeyRotate, Target::SigningKey(key.kid.clone()));
+    audit_insert_on_conn(conn, &event, origin, now).await?;
+    revoke_on_conn(conn, &[Revoked::SigningKeys], now).await?;
+    Ok(key)
 }
 
 /// How a new key takes over.

@@ -5,7 +5,6 @@ use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-
 use uuid::Uuid;
 
 use super::accounts::account_on_conn;

@@ -16,8 +16,8 @@ use super::accounts::{
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
 use super::mails::verification_tokens_void_on_conn;
-use super::revocations::Revoked;
-use super::role_admin::only_what_is_held;
+use super::revocations::{Revoked, revoke_on_conn};
+use super::role_admin::{assignable_role_on_conn, only_what_is_held};
 use super::roles::{ADMIN, role_permissions_on_conn};
 use super::schema::{roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -114,7 +114,7 @@ impl AuthStore {
                 audit_insert_on_conn(conn, &event, origin, now).await?;
                 let after = account_on_conn(conn, id).await?;
                 if !is_active {
-                    self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                    revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
                 }
                 Ok(after)
             })
@@ -136,19 +136,7 @@ impl AuthStore {
                 let before = account_locked_on_conn(conn, id).await?;
                 let held = caller_may_on_conn(conn, caller, WRITE, now).await?;
                 no_more_than_held_on_conn(conn, &before, &held).await?;
-                let wanted: Option<(Uuid, bool)> = roles::table
-                    .filter(roles::name.eq(role))
-                    .select((roles::id, roles::is_active.or(roles::is_system)))
-                    .for_share()
-                    .first(conn)
-                    .await
-                    .optional()?;
-                let (role_id, is_assignable) = wanted.ok_or(ChangeError::RoleNotFound)?;
-                if !is_assignable {
-                    return Err(ChangeError::RoleInactive);
-                }
-                let given = role_permissions_on_conn(conn, role).await?;
-                only_what_is_held(&given, &held)?;
+                let role_id = assignable_role_on_conn(conn, role, &held).await?;
                 if before.role == role {
                     return Ok(before);
                 }
@@ -162,7 +150,7 @@ impl AuthStore {
                 let event = Event::done(caller.actor(), AuditAction::UserRoleAssign, Target::User(id));
                 audit_insert_on_conn(conn, &event.changing(&["role"]), origin, now).await?;
                 let after = account_on_conn(conn, id).await?;
-                self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+                revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
                 Ok(after)
             })
             .await

@@ -12,13 +12,14 @@ use uuid::Uuid;
 use super::accounts::{account_locked_on_conn, caller_locked_on_conn};
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, Caller, caller_may_on_conn};
-use super::revocations::{LEEWAY, Revoked};
+use super::revocations::{LEEWAY, Revoked, revoke_on_conn};
 use super::roles::ADMIN;
 use super::schema::{user_deletions, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::throttles::throttles_forget_on_conn;
 use super::user_admin::{administrator_remains_on_conn, administrators_lock_on_conn, no_more_than_held_on_conn};
-use super::{AuthStore, ChangeError, LONGEST_TOKEN_LIFE};
+use super::{AuthStore, ChangeError};
+use crate::domain::access_token::LONGEST_LIFE;
 use crate::domain::audit::{Actor, Event, Origin, Target};
 
 /// The permission to delete others' accounts.
@@ -62,7 +63,7 @@ impl AuthStore {
                 let unchanged: Option<Uuid> = unchanged.select(users::id).first(conn).await.optional()?;
                 unchanged.ok_or(ChangeError::Stale)?;
                 let (actor, action) = (caller.actor(), AuditAction::AccountDelete);
-                self.delete_on_conn(conn, caller.user_id, user.role == ADMIN, (actor, action), origin, now).await
+                delete_on_conn(conn, caller.user_id, user.role == ADMIN, (actor, action), origin, now).await
             })
             .await
     }
@@ -83,42 +84,9 @@ impl AuthStore {
                 no_more_than_held_on_conn(conn, &user, &held).await?;
                 let is_administrator = user.role == ADMIN && user.is_active;
                 let said = (acting.actor(), AuditAction::UserDelete);
-                self.delete_on_conn(conn, id, is_administrator, said, origin, now).await
+                delete_on_conn(conn, id, is_administrator, said, origin, now).await
             })
             .await
-    }
-
-    /// Deletes a locked account with all that hangs on it. What others must do for it is remembered in the same transaction.
-    async fn delete_on_conn(
-        &self,
-        conn: &mut AsyncPgConnection,
-        id: Uuid,
-        is_administrator: bool,
-        (actor, action): (Actor, AuditAction),
-        origin: &Origin,
-        now: DateTime<Utc>,
-    ) -> Result<(), ChangeError> {
-        if is_administrator {
-            administrator_remains_on_conn(conn, id).await?;
-        }
-        throttles_forget_on_conn(conn, id).await?;
-        // The sessions first: a refresh that holds one still needs the account's row.
-        user_sessions_end_on_conn(conn, id, EndReason::Deleted, now).await?;
-        diesel::delete(users::table.find(id)).execute(conn).await?;
-        diesel::insert_into(user_deletions::table)
-            .values((
-                user_deletions::user_id.eq(id),
-                user_deletions::deleted_at.eq(now),
-                user_deletions::next_attempt_at.eq(now),
-            ))
-            .on_conflict(user_deletions::user_id)
-            .do_update()
-            .set((user_deletions::deleted_at.eq(now), user_deletions::next_attempt_at.eq(now)))
-            .execute(conn)
-            .await?;
-        audit_insert_on_conn(conn, &Event::done(actor, action, Target::User(id)), origin, now).await?;
-        self.revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
-        Ok(())
     }
 
     /// The next deleted account whose tasks are due to be purged, kept from other replicas for the time of the `lease`.
@@ -138,7 +106,7 @@ impl AuthStore {
     /// The tasks were purged at the time `asked_at`. Gives whether that was the last time: tasks that somebody makes with a
     /// token that is still good somewhere go once more when none can be.
     pub async fn purge_done(&self, purge: &ClaimedPurge, asked_at: DateTime<Utc>) -> Result<bool, DatabaseError> {
-        let last_from = purge.deleted_at + LONGEST_TOKEN_LIFE + LEEWAY;
+        let last_from = purge.deleted_at + LONGEST_LIFE + LEEWAY;
         self.database
             .run("purge_done", async |conn| {
                 // Not one that came back and was deleted anew meanwhile.
@@ -180,4 +148,36 @@ impl AuthStore {
             })
             .await
     }
+}
+
+/// Deletes a locked account with all that hangs on it. What others must do for it is remembered in the same transaction.
+async fn delete_on_conn(
+    conn: &mut AsyncPgConnection,
+    id: Uuid,
+    is_administrator: bool,
+    (actor, action): (Actor, AuditAction),
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    if is_administrator {
+        administrator_remains_on_conn(conn, id).await?;
+    }
+    throttles_forget_on_conn(conn, id).await?;
+    // The sessions first: a refresh that holds one still needs the account's row.
+    user_sessions_end_on_conn(conn, id, EndReason::Deleted, now).await?;
+    diesel::delete(users::table.find(id)).execute(conn).await?;
+    diesel::insert_into(user_deletions::table)
+        .values((
+            user_deletions::user_id.eq(id),
+            user_deletions::deleted_at.eq(now),
+            user_deletions::next_attempt_at.eq(now),
+        ))
+        .on_conflict(user_deletions::user_id)
+        .do_update()
+        .set((user_deletions::deleted_at.eq(now), user_deletions::next_attempt_at.eq(now)))
+        .execute(conn)
+        .await?;
+    audit_insert_on_conn(conn, &Event::done(actor, action, Target::User(id)), origin, now).await?;
+    revoke_on_conn(conn, &[Revoked::User(id)], now).await?;
+    Ok(())
 }

@@ -9,9 +9,8 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Acting, caller_may_on_conn};
-use super::role_admin::only_what_is_held;
-use super::roles::role_permissions_on_conn;
-use super::schema::{roles, service_accounts, user_deletions, users};
+use super::role_admin::assignable_role_on_conn;
+use super::schema::{service_accounts, user_deletions, users};
 use super::{AuthStore, ChangeError};
 use crate::domain::audit::{Event, Origin, Target};
 use crate::domain::user::ImportedUser;
@@ -45,18 +44,7 @@ impl AuthStore {
                 if let Some(id) = same_account_on_conn(conn, user).await? {
                     return Ok(Imported::AlreadyThere(id));
                 }
-                let role: Option<(Uuid, bool)> = roles::table
-                    .filter(roles::name.eq(&user.role))
-                    .select((roles::id, roles::is_active.or(roles::is_system)))
-                    .for_share()
-                    .first(conn)
-                    .await
-                    .optional()?;
-                let (role_id, is_assignable) = role.ok_or(ChangeError::RoleNotFound)?;
-                if !is_assignable {
-                    return Err(ChangeError::RoleInactive);
-                }
-                only_what_is_held(&role_permissions_on_conn(conn, &user.role).await?, &held)?;
+                let role_id = assignable_role_on_conn(conn, &user.role, &held).await?;
                 id_is_free_on_conn(conn, user).await?;
                 insert_on_conn(conn, user, role_id, now).await?;
                 if dry_run {

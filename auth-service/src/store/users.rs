@@ -197,6 +197,7 @@ impl AuthStore {
                 if updated == 0 {
                     return Ok(None);
                 }
+                // Not the time of the call: others may have failed while the password was checked.
                 throttle_passed_on_conn(conn, keys, Utc::now()).await?;
                 session_insert_on_conn(conn, user_id, session).await?;
                 let event = Event::done(Actor::User(user_id), AuditAction::SignIn, Target::User(user_id));

@@ -215,6 +215,26 @@ async fn a_busy_account_is_answered_for_as_soon_as_none() {
     reset(&fixture, &smtp.mail(1).await.token(), OTHER).await.unwrap();
 }
 
+/// Attack: as before, by so many calls that none is left for others.
+#[tokio::test]
+async fn asking_without_end_fills_the_places_and_tells_nothing() {
+    let smtp = SmtpServer::start(Encryption::Never, false).await;
+    let (fixture, _) = alice(&smtp).await;
+    let other = fixture.database.client().await;
+    other.batch_execute("BEGIN; SELECT FROM users FOR UPDATE").await.unwrap();
+    // Whoever keeps asking fills the places, and then nobody is served, known or not.
+    let many = futures_util::future::join_all((0..80).map(|_| ask(&fixture, "alice@example.com"))).await;
+    let refused: Vec<_> = many.into_iter().filter_map(Result::err).collect();
+    assert!((1..80).contains(&refused.len()), "{} of 80 are refused", refused.len());
+    let unknown = assert_refused(ask(&fixture, "nobody@example.com").await, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!(unknown.retry_after.is_some());
+    for status in refused {
+        assert_refused::<()>(Err(status), Code::ResourceExhausted, "RATE_LIMITED");
+    }
+    other.batch_execute("COMMIT").await.unwrap();
+    smtp.mail(1).await;
+}
+
 /// Attack: somebody has a mailbox flooded.
 #[tokio::test]
 async fn an_account_gets_five_mails_of_a_kind_within_an_hour_and_no_more() {

@@ -108,6 +108,7 @@ async fn wrong_typ_issuer_audience_and_missing_claims_are_refused() {
         json!({"aud": ["internal", "public"]}),
         json!({"iss": ["auth-service"]}),
         json!({"sub": "not a uuid"}),
+        json!({"sub": "00000000-0000-0000-0000-000000000000"}),
         json!({"sid": "not a uuid"}),
         json!({"iss": null}),
         json!({"aud": null}),
