@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::background::{SCHEMA, pause_after, stopped_within};
-use crate::domain::mail::{GIVE_UP_AFTER, GIVE_UP_REFUSED_AFTER, MailKind, TokenMail};
+use crate::domain::mail::{GIVE_UP_AFTER, GIVE_UP_REFUSED_AFTER, Mail, MailKind};
 use crate::domain::opaque_token::OpaqueToken;
 use crate::store::AuthStore;
 use crate::store::mails::ClaimedMail;
@@ -150,7 +150,7 @@ impl Mailer {
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn send(&self, mail: &TokenMail, id: Uuid) -> Result<(), SendError> {
+    pub async fn send(&self, mail: &Mail, id: Uuid) -> Result<(), SendError> {
         let message = self.message(mail)?;
         match &self.transport {
             Transport::Smtp(transport) => match timeout(CONVERSATION, transport.send(message)).await {
@@ -174,10 +174,11 @@ impl Mailer {
         }
     }
 
-    fn message(&self, mail: &TokenMail) -> Result<Message, SendError> {
+    fn message(&self, mail: &Mail) -> Result<Message, SendError> {
         let link = match mail.kind {
             MailKind::PasswordReset => self.links.password_reset.as_deref(),
             MailKind::EmailVerification => self.links.email_verification.as_deref(),
+            MailKind::EmailChanged => None,
         };
         let content = mail.content(link);
         // Without an SMTP server nobody asks who sends.
@@ -298,7 +299,7 @@ impl MailSender {
             self.store.mail_remove(claimed.id).await?;
             return Ok(true);
         };
-        match self.mailer.send(&TokenMail { kind, email, username, token }, claimed.id).await {
+        match self.mailer.send(&Mail { kind, email, username, token }, claimed.id).await {
             Ok(()) => {
                 metrics::counter!("mails_sent_total", "kind" => kind.as_str()).increment(1);
                 self.store.mail_remove(claimed.id).await?;

@@ -162,6 +162,31 @@ async fn a_rotated_secret_leaves_the_one_before_for_the_overlap_and_never_more_t
     assert_refused(world.rotate(&nobody, None).await, Code::NotFound, "SERVICE_ACCOUNT_NOT_FOUND");
 }
 
+/// Attack: who has a program's token goes on after the secret behind it was ended.
+#[tokio::test]
+async fn a_token_of_a_secret_that_was_ended_is_void_at_once() {
+    let world = World::start().await;
+    let made = world.create(&world.admin, "leaky", &["users.read"]).await.unwrap();
+    let id = made.service_account.unwrap().id;
+    let token = world.issue(&made.client_id, &made.client_secret).await.unwrap().access_token;
+    let stats = async |token: &str| {
+        let mut users = UserServiceClient::new(world.fixture.server.channel_with(token));
+        users.get_user_stats(GetUserStatsRequest {}).await.map(|_| ())
+    };
+    stats(&token).await.unwrap();
+    // With an overlap the old secret counts, and so does what it was good for.
+    let second = world.rotate(&id, Some(60)).await.unwrap();
+    stats(&token).await.unwrap();
+    world.rotate(&id, Some(0)).await.unwrap();
+    assert_refused(stats(&token).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    assert_eq!(world.introspect(&world.admin, &token).await.unwrap(), IntrospectTokenResponse::default());
+    refused(world.issue(&made.client_id, &second.client_secret).await);
+    let third = world.rotate(&id, Some(60)).await.unwrap();
+    let token = world.issue(&made.client_id, &third.client_secret).await.unwrap().access_token;
+    stats(&token).await.unwrap();
+    assert!(world.introspect(&world.admin, &token).await.unwrap().active);
+}
+
 /// Attack: a program is made, or a secret taken, to get permissions that one does not hold.
 #[tokio::test]
 async fn nobody_gives_or_takes_what_they_do_not_hold() {

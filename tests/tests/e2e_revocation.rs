@@ -272,8 +272,10 @@ async fn the_stream_has_a_snapshot_news_resume_and_heartbeats() {
 
     let bob = world.pair.sign_up("bob").await;
     world.pair.auth().sign_out(SignOutRequest { refresh_token: bob.tokens.refresh_token.clone() }).await.unwrap();
-    let (ended, Event::SessionEnded(_)) = next(&mut stream).await else { panic!("Bob's session has ended") };
+    let (ended, Event::SessionEnded(said)) = next(&mut stream).await else { panic!("Bob's session has ended") };
     assert!(ended > complete);
+    let kept = said.forget_at.unwrap().seconds - chrono::Utc::now().timestamp();
+    assert!((15 * 60..=16 * 60 + 1).contains(&kept), "it is remembered as long as its tokens live: {kept} s");
     let begun = Instant::now();
     let (alive, Event::Heartbeat(_)) = next(&mut stream).await else { panic!("a sign of life") };
     assert!(alive == ended && begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! Mails with a token: which there are, and what they say.
+//! Mails: which there are, and what they say.
 
 use chrono::TimeDelta;
 
@@ -20,17 +20,20 @@ pub enum MailKind {
     PasswordReset,
     /// To show that mail arrives.
     EmailVerification,
+    /// To tell the address that an account had before of the change.
+    EmailChanged,
 }
 
 impl MailKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::PasswordReset, Self::EmailVerification];
+    pub const ALL: [Self; 3] = [Self::PasswordReset, Self::EmailVerification, Self::EmailChanged];
 
     /// As stored in `mail_outbox.kind`, and in metrics and file names.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PasswordReset => "password_reset",
             Self::EmailVerification => "email_verification",
+            Self::EmailChanged => "email_changed",
         }
     }
 
@@ -40,15 +43,15 @@ impl MailKind {
     }
 }
 
-/// A mail whose token was just made.
-pub struct TokenMail {
+/// A mail that leaves now, with a token that was just made.
+pub struct Mail {
     /// What it is for.
     pub kind: MailKind,
     /// To whom.
     pub email: String,
     /// Whose account.
     pub username: String,
-    /// What it brings.
+    /// What it brings; a notice brings nothing.
     pub token: OpaqueToken,
 }
 
@@ -62,10 +65,11 @@ pub struct Content {
     pub html: String,
 }
 
-impl TokenMail {
+impl Mail {
     /// What it says. `link` is a page of the installation with `{token}` in it, where people enter the token.
     pub fn content(&self, link: Option<&str>) -> Content {
         let (subject, why, otherwise) = match self.kind {
+            MailKind::EmailChanged => return self.notice(),
             MailKind::PasswordReset => (
                 "Set a new password",
                 "Somebody asked for a new password for your account. If it was you, set one with this token:",
@@ -83,14 +87,32 @@ impl TokenMail {
         let at = link.as_ref().map(|link| format!("or open\n\n    {link}\n\n")).unwrap_or_default();
         let text = format!("Hello {},\n\n{why}\n\n    {token}\n\n{at}{good}\n{otherwise}\n", self.username);
         let at = link.map(|link| escaped(&link)).map(|link| format!("<p>or open <a href=\"{link}\">{link}</a></p>\n"));
-        let html = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{subject}</title></head><body>\n\
-             <p>Hello {},</p>\n<p>{why}</p>\n<p><code>{token}</code></p>\n{}<p>{good}<br>\n{otherwise}</p>\n</body></html>\n",
-            escaped(&self.username),
-            at.unwrap_or_default(),
+        let (username, at) = (escaped(&self.username), at.unwrap_or_default());
+        let body = format!(
+            "<p>Hello {username},</p>\n<p>{why}</p>\n<p><code>{token}</code></p>\n{at}<p>{good}<br>\n{otherwise}</p>\n"
         );
+        let html = page(subject, &body);
         Content { subject, text, html }
     }
+
+    /// Says nothing of the new address: whoever reads here may have lost the right to know it.
+    fn notice(&self) -> Content {
+        let subject = "The e-mail address of your account was changed";
+        let why =
+            "The e-mail address of your account was changed. Mails of the account go to another address from now on.";
+        let otherwise = "If it was not you, tell an administrator at once: somebody else is signed in to your account.";
+        let text = format!("Hello {},\n\n{why}\n\n{otherwise}\n", self.username);
+        let html =
+            page(subject, &format!("<p>Hello {},</p>\n<p>{why}</p>\n<p>{otherwise}</p>\n", escaped(&self.username)));
+        Content { subject, text, html }
+    }
+}
+
+fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head><body>\n\
+         {body}</body></html>\n"
+    )
 }
 
 /// Text inside HTML, also inside a quoted attribute.
@@ -112,8 +134,8 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn mail(kind: MailKind, username: &str) -> TokenMail {
-        TokenMail {
+    fn mail(kind: MailKind, username: &str) -> Mail {
+        Mail {
             kind,
             email: "ann@example.com".to_owned(),
             username: username.to_owned(),
@@ -123,7 +145,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_every_mail_bring_the_token_and_the_link() {
-        for kind in MailKind::ALL {
+        for kind in MailKind::ALL.into_iter().filter(|kind| *kind != MailKind::EmailChanged) {
             let content = mail(kind, "ann").content(Some("https://example.com/new?token={token}"));
             for form in [&content.text, &content.html] {
                 assert!(form.contains("    t0ken-_\n") || form.contains("<code>t0ken-_</code>"), "{form}");
@@ -131,7 +153,23 @@ mod tests {
                 assert!(form.lines().all(|line| line.len() < 998), "the longest line of a mail");
             }
             assert!(!mail(kind, "ann").content(None).text.contains("or open"));
+        }
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        for kind in MailKind::ALL {
             assert_eq!(MailKind::from_stored(kind.as_str()), Some(kind));
+        }
+        assert_eq!(MailKind::from_stored("postcard"), None);
+    }
+
+    #[test]
+    fn a_notice_brings_neither_token_nor_address() {
+        let content = mail(MailKind::EmailChanged, "ann").content(Some("https://example.com/{token}"));
+        for form in [&content.text, &content.html] {
+            assert!(form.contains("was changed") && form.contains("Hello ann,"), "{form}");
+            assert!(!form.contains("t0ken-_") && !form.contains('@'), "{form}");
         }
     }
 

@@ -176,6 +176,7 @@ impl Flows {
             id: Uuid::now_v7(),
             now,
             expires_at,
+            access_ends_at: now + delta(self.settings.access_ttl),
             token_hash: token.hash(),
             token_expires_at: expires_at.min(now + delta(self.settings.refresh_ttl)),
             user_agent: origin.user_agent.clone(),

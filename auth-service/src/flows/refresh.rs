@@ -22,6 +22,7 @@ impl Flows {
             origin,
             now,
             ttl: delta(self.settings.refresh_ttl),
+            access_ends_at: now + delta(self.settings.access_ttl),
         };
         let (outcome, tokens) = match self.store.session_refresh(&rotation).await? {
             Refreshed::Rotated { subject, expires_at } => ("rotated", Some((subject, next, expires_at))),

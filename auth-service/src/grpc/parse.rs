@@ -24,7 +24,7 @@ use crate::domain::user_list::{UserFilter, UserOrder, UserQuery};
 use crate::errors::{AuthReason, Problem};
 use crate::flows::SignUp;
 use crate::store::accounts::AccountChange;
-use crate::store::callers::{Acting, Caller};
+use crate::store::callers::{Acting, Caller, Program};
 
 /// Most characters of a user agent that are kept.
 const LONGEST_USER_AGENT: usize = 256;
@@ -406,7 +406,7 @@ pub(super) fn acting<T>(request: &Request<T>) -> Result<Acting, Problem> {
 pub(super) fn acting_as(principal: &Principal) -> Acting {
     match principal.session_id {
         Some(session_id) => Acting::Person(caller_as(principal, session_id)),
-        None => Acting::Program(principal.id),
+        None => Acting::Program(Program { id: principal.id, revision: principal.revision }),
     }
 }
 

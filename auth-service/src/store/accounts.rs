@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
-use super::mails::verification_tokens_void_on_conn;
+use super::mails::{change_notice_on_conn, verification_tokens_void_on_conn};
 use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -193,6 +193,10 @@ pub(super) async fn account_update_on_conn(
         // Whoever reads the old mailbox has no say any more.
         reset_tokens_void_on_conn(conn, id, now).await?;
         verification_tokens_void_on_conn(conn, id).await?;
+        // The same in another case reaches the same mailbox.
+        if columns.email_key != Email::parse(&before.email).ok().map(|email| email.key()) {
+            change_notice_on_conn(conn, &before, now).await?;
+        }
     }
     columns.updated_at = Some(now);
     diesel::update(users::table.find(id)).set(columns).execute(conn).await?;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::ChangeError;
 use super::roles::role_permissions_on_conn;
 use super::schema::{roles, sessions, users};
-use super::service_accounts::service_account_permissions_on_conn;
+use super::service_accounts::program_permissions_on_conn;
 use crate::domain::audit::Actor;
 
 /// A person with a session.
@@ -31,13 +31,22 @@ impl Caller {
     }
 }
 
+/// A service account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// Which.
+    pub id: Uuid,
+    /// The newest revocation that the token's issuer knew of.
+    pub revision: i64,
+}
+
 /// Whoever administrates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acting {
     /// A person with a session.
     Person(Caller),
     /// A service account.
-    Program(Uuid),
+    Program(Program),
 }
 
 impl Acting {
@@ -45,7 +54,7 @@ impl Acting {
     pub fn actor(self) -> Actor {
         match self {
             Self::Person(caller) => caller.actor(),
-            Self::Program(id) => Actor::ServiceAccount(id),
+            Self::Program(program) => Actor::ServiceAccount(program.id),
         }
     }
 
@@ -53,7 +62,7 @@ impl Acting {
     pub fn id(self) -> Uuid {
         match self {
             Self::Person(caller) => caller.user_id,
-            Self::Program(id) => id,
+            Self::Program(program) => program.id,
         }
     }
 }
@@ -100,7 +109,7 @@ pub(super) async fn caller_may_on_conn(
             let role = caller_check_on_conn(conn, caller, now).await?;
             role_permissions_on_conn(conn, &role).await?
         }
-        Acting::Program(id) => service_account_permissions_on_conn(conn, id).await?.ok_or(ChangeError::CallerGone)?,
+        Acting::Program(program) => program_permissions_on_conn(conn, program).await?.ok_or(ChangeError::CallerGone)?,
     };
     if held.contains(permission) { Ok(held) } else { Err(ChangeError::PermissionMissing(permission.to_owned())) }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::callers::{Acting, caller_check_on_conn, caller_may_on_conn};
 use super::roles::role_permissions_on_conn;
-use super::service_accounts::service_account_permissions_on_conn;
+use super::service_accounts::program_permissions_on_conn;
 use super::{AuthStore, ChangeError};
 
 /// The permission to ask.
@@ -41,7 +41,7 @@ impl AuthStore {
                         Some(role) if role == said.role => Some(role_permissions_on_conn(conn, &role).await?),
                         _ => None,
                     },
-                    Acting::Program(id) => service_account_permissions_on_conn(conn, id).await?,
+                    Acting::Program(program) => program_permissions_on_conn(conn, program).await?,
                 };
                 Ok::<_, ChangeError>(held.is_some_and(|held| said.permissions.is_subset(&held)))
             })

@@ -1,9 +1,9 @@
-//! Mails with a token: asked for, claimed by one replica at a time, and what their tokens do when they come back.
+//! Mails: asked for, claimed by one replica at a time, and what their tokens do when they come back.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::count_star;
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
@@ -13,7 +13,7 @@ use super::accounts::{account_lock_on_conn, account_on_conn, caller_locked_on_co
 use super::audit::audit_insert_on_conn;
 use super::callers::Caller;
 use super::revocations::{Revoked, revoke_on_conn};
-use super::schema::{email_verification_tokens, mail_outbox, password_reset_tokens, users};
+use super::schema::{audit_events, email_verification_tokens, mail_outbox, password_reset_tokens, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
 use super::throttles::throttles_forget_on_conn;
 use super::{AuthStore, ChangeError};
@@ -52,6 +52,8 @@ struct ClaimedRow {
     created_at: DateTime<Utc>,
     #[diesel(sql_type = Integer)]
     attempts: i32,
+    #[diesel(sql_type = Nullable<Text>)]
+    address: Option<String>,
 }
 
 /// Another replica skips a row that is being claimed; the lease brings it back when the one that claimed it dies. The account
@@ -60,21 +62,24 @@ struct ClaimedRow {
 const CLAIM: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attempt_at = $2 WHERE id = (
         SELECT m.id FROM mail_outbox m JOIN users u ON u.id = m.user_id WHERE m.next_attempt_at <= $1
         ORDER BY m.next_attempt_at LIMIT 1 FOR NO KEY UPDATE OF m, u SKIP LOCKED
-    ) RETURNING id, user_id, kind, created_at, attempts";
+    ) RETURNING id, user_id, kind, created_at, attempts, address";
 
 impl AuthStore {
     /// Puts a mail for whoever wants a new password into the outbox and voids the tokens that are out, if there is an active
-    /// account with the address. The request is in the audit trail in any case.
+    /// account with the address, in this spelling or, where it is one by today's rules, in another case. The request is in the
+    /// audit trail in any case.
     pub async fn password_reset_ask(
         &self,
-        email: &Email,
+        email: &str,
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<(), ChangeError> {
         self.database
             .transaction("password_reset_ask", async |conn| {
-                let exact = users::email.eq(email.as_str());
-                let folded = users::email_key.eq(email.key()).assume_not_null();
+                let today = Email::parse(email).ok();
+                let exact = users::email.eq(today.as_ref().map_or(email, Email::as_str));
+                let key = today.as_ref().map(Email::key);
+                let folded = users::email_key.is_not_null().and(users::email_key.eq(key).assume_not_null());
                 // The account in this very spelling comes first: legacy accounts may differ by case alone.
                 let found: Option<Uuid> = users::table
                     .filter(exact.or(folded).and(users::is_active))
@@ -149,12 +154,14 @@ impl AuthStore {
                 let is_wanted = match kind {
                     Some(MailKind::PasswordReset) => user.is_active,
                     Some(MailKind::EmailVerification) => user.is_active && !user.email_verified,
+                    // Also when the account was deactivated since: by whom is what its owner may ask.
+                    Some(MailKind::EmailChanged) => row.address.is_some(),
                     None => false,
                 };
                 if let Some(kind) = kind.filter(|_| is_wanted) {
                     token_insert_on_conn(conn, kind, &user, token_hash, now).await?;
                 }
-                let to = is_wanted.then_some((user.email, user.username));
+                let to = is_wanted.then_some((row.address.unwrap_or(user.email), user.username));
                 let ClaimedRow { id, created_at, attempts, .. } = row;
                 Ok::<_, ChangeError>(Some(ClaimedMail { id, kind, created_at, attempt: attempts, to }))
             })
@@ -322,6 +329,39 @@ fn open_reset_token(token_hash: &str, now: DateTime<Utc>) -> OpenResetToken<'_> 
         .and(password_reset_tokens::expires_at.gt(now))
 }
 
+/// Has the address that an account had until now told of the change; the transaction that changes it writes its event after
+/// this. One that still waits stays: it goes to the address that was there before.
+pub(super) async fn change_notice_on_conn(
+    conn: &mut AsyncPgConnection,
+    before: &User,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    // The address may be somebody else's who has no account at all: nobody is flooded from here either.
+    let changes = audit_events::target_id
+        .eq(before.id.to_string())
+        .and(audit_events::occurred_at.gt(now - TimeDelta::hours(1)))
+        .and(audit_events::changed_fields.contains(vec![Some("email")]));
+    let recent: i64 = audit_events::table.filter(changes).select(count_star()).first(conn).await?;
+    if recent >= MOST_PER_HOUR {
+        metrics::counter!("mails_suppressed_total", "kind" => MailKind::EmailChanged.as_str()).increment(1);
+        return Ok(());
+    }
+    diesel::insert_into(mail_outbox::table)
+        .values((
+            mail_outbox::id.eq(Uuid::now_v7()),
+            mail_outbox::user_id.eq(before.id),
+            mail_outbox::kind.eq(MailKind::EmailChanged.as_str()),
+            mail_outbox::created_at.eq(now),
+            mail_outbox::next_attempt_at.eq(now),
+            mail_outbox::address.eq(&before.email),
+        ))
+        .on_conflict((mail_outbox::user_id, mail_outbox::kind))
+        .do_nothing()
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Puts a mail into the outbox, in place of one of its kind that still waits. `false`: the account had enough of them.
 async fn mail_ask_on_conn(
     conn: &mut AsyncPgConnection,
@@ -340,6 +380,8 @@ async fn mail_ask_on_conn(
                 email_verification_tokens::user_id.eq(user_id).and(email_verification_tokens::created_at.gt(since));
             email_verification_tokens::table.filter(of).select(count_star()).first(conn).await?
         }
+        // Nobody asks for it.
+        MailKind::EmailChanged => return Ok(false),
     };
     if recent >= MOST_PER_HOUR {
         metrics::counter!("mails_suppressed_total", "kind" => kind.as_str()).increment(1);
@@ -399,6 +441,7 @@ async fn token_insert_on_conn(
                 .execute(conn)
                 .await?;
         }
+        MailKind::EmailChanged => {}
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use proto::auth::v1::AuditAction;
 use service_kit::database::DatabaseError;
@@ -32,6 +33,8 @@ pub struct Rotation<'a> {
     pub now: DateTime<Utc>,
     /// Life of a refresh token that is not used.
     pub ttl: TimeDelta,
+    /// When the access token ends that goes with the answer.
+    pub access_ends_at: DateTime<Utc>,
 }
 
 /// What became of it.
@@ -112,11 +115,12 @@ impl AuthStore {
                     Verdict::Rotate => rotate_on_conn(conn, rotation, &session, token.id).await,
                     Verdict::Repeat => {
                         match successor_on_conn(conn, rotation, token.successor_sealed.as_deref()).await? {
-                            Some((successor, expires_at)) => Ok(Refreshed::Repeated {
-                                subject: subject_on_conn(conn, &session).await?,
-                                successor,
-                                expires_at,
-                            }),
+                            Some((successor, expires_at)) => {
+                                let session_row = sessions::table.find(session.id);
+                                diesel::update(session_row).set(tokens_end(rotation)).execute(conn).await?;
+                                let subject = subject_on_conn(conn, &session).await?;
+                                Ok(Refreshed::Repeated { subject, successor, expires_at })
+                            }
                             None => reuse_on_conn(conn, rotation, &session).await,
                         }
                     }
@@ -199,9 +203,22 @@ async fn rotate_on_conn(
     }
     let expires_at = session.expires_at.min(now + rotation.ttl);
     token_insert_on_conn(conn, session.user_id, session.id, &rotation.next.hash(), now, expires_at).await?;
-    let used = (sessions::last_used_at.eq(now), sessions::source_address.eq(&rotation.origin.source));
+    let used =
+        (sessions::last_used_at.eq(now), sessions::source_address.eq(&rotation.origin.source), tokens_end(rotation));
     diesel::update(sessions::table.find(session.id)).set(used).execute(conn).await?;
     Ok(Refreshed::Rotated { subject: subject_on_conn(conn, session).await?, expires_at })
+}
+
+diesel::define_sql_function! {
+    /// The later of two times; of one that is not known the other.
+    fn greatest(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>
+}
+
+/// Moves the end of the session's last access token on. It never moves back: another replica may have made longer ones.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn tokens_end(rotation: &Rotation<'_>) -> _ {
+    let until: Option<DateTime<Utc>> = Some(rotation.access_ends_at);
+    sessions::tokens_end_at.eq(greatest(sessions::tokens_end_at, until))
 }
 
 /// The successor from the last time, if it is unused: then the presented token is the one right before the current one.

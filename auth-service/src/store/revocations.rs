@@ -12,7 +12,7 @@ use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::AuthStore;
-use super::schema::{revocations, roles, users};
+use super::schema::{revocations, roles, service_accounts, sessions, users};
 use crate::domain::access_token::LONGEST_LIFE;
 
 /// Key of the advisory lock, "authrevo" as bytes; those of keys and migrations are others.
@@ -119,8 +119,8 @@ impl AuthStore {
     }
 }
 
-/// Revokes, as the last thing of a transaction. For users and roles it also says so in their rows, which must be locked
-/// by then.
+/// Revokes, as the last thing of a transaction. For users, service accounts and roles it also says so in their rows; all rows
+/// must be locked by then.
 pub(super) async fn revoke_on_conn(
     conn: &mut AsyncPgConnection,
     revoked: &[Revoked],
@@ -132,6 +132,7 @@ pub(super) async fn revoke_on_conn(
         .await?;
     let newest = newest_revision_on_conn(conn).await?;
     let not_before = not_before(now);
+    let longest = not_before + LONGEST_LIFE;
     let mut rows = Vec::with_capacity(revoked.len());
     for (revision, revoked) in (now.timestamp_micros().max(newest + 1)..).zip(revoked) {
         match revoked {
@@ -143,19 +144,35 @@ pub(super) async fn revoke_on_conn(
                 let row = diesel::update(roles::table.filter(roles::name.eq(name)));
                 row.set(roles::tokens_revision.eq(revision)).execute(conn).await?;
             }
-            Revoked::ServiceAccount(_) | Revoked::Session(_) | Revoked::SigningKeys => {}
+            Revoked::ServiceAccount(id) => {
+                let row = diesel::update(service_accounts::table.find(id));
+                row.set(service_accounts::tokens_revision.eq(revision)).execute(conn).await?;
+            }
+            Revoked::Session(_) | Revoked::SigningKeys => {}
         }
+        let last_token_until = match revoked {
+            // Most revocations are sign-outs: each is remembered no longer than it must be.
+            Revoked::Session(id) => tokens_end_on_conn(conn, *id).await?.map_or(longest, |until| until.min(longest)),
+            _ => longest,
+        };
         let (kind, subject) = stored(revoked);
         rows.push((
             revocations::revision.eq(revision),
             revocations::kind.eq(kind),
             revocations::subject.eq(subject),
             revocations::not_before.eq(not_before),
-            revocations::forget_at.eq(not_before + LONGEST_LIFE + LEEWAY),
+            revocations::forget_at.eq(last_token_until + LEEWAY),
         ));
     }
     diesel::insert_into(revocations::table).values(rows).execute(conn).await?;
     Ok(())
+}
+
+/// When the last access token of a session ends; `None` when a program wrote it that did not say.
+async fn tokens_end_on_conn(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<DateTime<Utc>>, DatabaseError> {
+    let session = sessions::table.find(id).select(sessions::tokens_end_at);
+    let until: Option<Option<DateTime<Utc>>> = session.first(conn).await.optional()?;
+    Ok(until.flatten())
 }
 
 /// The newest revision; 0 for none. What is read after it belongs to it or is newer: later revocations void a token of that.

@@ -51,6 +51,7 @@ diesel::table! {
         end_reason -> Nullable<Varchar>,
         user_agent -> Nullable<Varchar>,
         source_address -> Nullable<Varchar>,
+        tokens_end_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -120,6 +121,7 @@ diesel::table! {
         created_at -> Timestamptz,
         next_attempt_at -> Timestamptz,
         attempts -> Integer,
+        address -> Nullable<Varchar>,
     }
 }
 
@@ -143,6 +145,7 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         last_used_at -> Nullable<Timestamptz>,
+        tokens_revision -> Nullable<Int8>,
     }
 }
 

@@ -10,7 +10,7 @@ use service_kit::database::DatabaseError;
 use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
-use super::callers::{Acting, caller_may_on_conn};
+use super::callers::{Acting, Program, caller_may_on_conn};
 use super::revocations::{Revoked, newest_revision_on_conn, revoke_on_conn};
 use super::role_admin::{ByCodePoint, only_what_is_held};
 use super::schema::{service_account_permissions, service_account_secrets, service_accounts};
@@ -197,6 +197,21 @@ impl AuthStore {
                 Ok::<_, ChangeError>(permissions.map(|permissions| SignedInProgram { id, permissions, revision }))
             })
             .await
+    }
+}
+
+/// What the caller may do; `None` when the account is gone or its tokens of then are void.
+pub(super) async fn program_permissions_on_conn(
+    conn: &mut AsyncPgConnection,
+    program: Program,
+) -> Result<Option<BTreeSet<String>>, DatabaseError> {
+    let of_account = service_accounts::tokens_revision;
+    let good = of_account.is_null().or(of_account.assume_not_null().le(program.revision));
+    let found = service_accounts::table.find(program.id).filter(good).select(service_accounts::id);
+    let found: Option<Uuid> = found.first(conn).await.optional()?;
+    match found {
+        Some(id) => service_account_permissions_on_conn(conn, id).await,
+        None => Ok(None),
     }
 }
 

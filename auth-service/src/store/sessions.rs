@@ -24,6 +24,8 @@ pub struct NewSession {
     pub now: DateTime<Utc>,
     /// When it ends in any case.
     pub expires_at: DateTime<Utc>,
+    /// When its first access token ends.
+    pub access_ends_at: DateTime<Utc>,
     /// `refresh_tokens.token_hash` of its first token.
     pub token_hash: String,
     /// When that token ends if it is not used.
@@ -239,6 +241,7 @@ pub(super) async fn session_insert_on_conn(
             sessions::created_at.eq(session.now),
             sessions::last_used_at.eq(session.now),
             sessions::expires_at.eq(session.expires_at),
+            sessions::tokens_end_at.eq(session.access_ends_at),
             sessions::user_agent.eq(&session.user_agent),
             sessions::source_address.eq(&session.source_address),
         ))

@@ -19,3 +19,7 @@ ALTER TABLE revocations ADD COLUMN IF NOT EXISTS forget_at timestamptz;
 -- The newest revocation of the row's tokens: a token that was issued before that revision (claim rev) is void.
 ALTER TABLE users ADD COLUMN IF NOT EXISTS tokens_revision bigint;
 ALTER TABLE roles ADD COLUMN IF NOT EXISTS tokens_revision bigint;
+ALTER TABLE service_accounts ADD COLUMN IF NOT EXISTS tokens_revision bigint;
+
+-- When the session's last access token ends: a session that was ended need not be remembered longer than that.
+ALTER TABLE sessions ADD COLUMN IF NOT EXISTS tokens_end_at timestamptz;

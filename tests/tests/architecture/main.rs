@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod layout;
+mod schema;
 mod security;
 mod sources;
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use auth_support::{Fixture, metrics_page};
 use proto::auth::v1::auth_service_client::AuthServiceClient;
+use proto::auth::v1::user_service_client::UserServiceClient;
 use proto::auth::v1::*;
 use smtp::{Encryption, SmtpServer};
-use tests::{PASSWORD, TestDatabase, assert_refused};
+use tests::{Authorized, PASSWORD, TestDatabase, assert_refused};
 use tonic::{Code, Status};
 
 const OTHER: &str = "another 7 giraffe in the library";
@@ -125,12 +126,12 @@ async fn reset_owned(fixture: &Fixture, token: &str, new: String) -> Result<(), 
 async fn a_reset_token_ends_with_what_makes_it_stale() {
     let smtp = SmtpServer::start(Encryption::Never, false).await;
     let (fixture, tokens) = alice(&smtp).await;
-    let mut number = 0;
-    let mut next = async || {
+    let next = async || {
+        until_none(&fixture, OUTBOX).await;
+        let number = smtp.count() + 1;
         // The limit of an hour is not what is tested here.
         fixture.sql("UPDATE password_reset_tokens SET created_at = created_at - interval '2 hours'").await;
         ask(&fixture, "alice@example.com").await.unwrap();
-        number += 1;
         smtp.mail(number).await.token()
     };
     let older = next().await;
@@ -269,13 +270,14 @@ async fn an_address_is_verified_with_the_token_from_the_mail_while_the_account_h
     assert_token_refused(verify(&fixture, &older).await);
     // Another address meanwhile, and back again: the token was for who had it then.
     let mut client = AuthServiceClient::new(fixture.server.channel_with(&tokens.access_token));
-    for email in ["alice@example.org", "alice@example.com"] {
-        let user = User { email: email.into(), ..User::default() };
-        client.update_me(UpdateMeRequest { user: Some(user), update_mask: None }).await.unwrap();
+    for (number, email) in [(3, "alice@example.org"), (4, "alice@example.com")] {
+        change_address(&mut client, email).await;
+        smtp.mail(number).await;
+        until_none(&fixture, OUTBOX).await;
     }
     assert_token_refused(verify(&fixture, &newer).await);
     ask_verification(&fixture, &tokens).await.unwrap();
-    let token = smtp.mail(3).await.token();
+    let token = smtp.mail(5).await.token();
     assert_token_refused(reset(&fixture, &token, OTHER).await);
     verify(&fixture, &token).await.unwrap();
     assert!(fixture.me(&tokens.access_token).await.unwrap().user.unwrap().email_verified);
@@ -286,6 +288,69 @@ async fn an_address_is_verified_with_the_token_from_the_mail_while_the_account_h
     let audited =
         "SELECT count(*) FROM audit_events WHERE action = 'EMAIL_VERIFY' AND changed_fields = '{email_verified}'";
     assert_eq!(fixture.count(audited).await, 1);
+}
+
+async fn change_address(client: &mut AuthServiceClient<Authorized>, email: &str) {
+    let user = User { email: email.into(), ..User::default() };
+    client.update_me(UpdateMeRequest { user: Some(user), update_mask: None }).await.unwrap();
+}
+
+/// Attack: who got hold of an access token takes the account over by giving it another address.
+#[tokio::test]
+async fn the_address_that_an_account_had_is_told_of_the_change() {
+    let smtp = SmtpServer::start(Encryption::Never, false).await;
+    let (fixture, tokens) = alice(&smtp).await;
+    let mut client = AuthServiceClient::new(fixture.server.channel_with(&tokens.access_token));
+    // The same mailbox.
+    change_address(&mut client, "Alice@Example.com").await;
+    assert_eq!(fixture.count(OUTBOX).await, 0);
+    // Two changes before the first notice has left: it goes to the address that was there first.
+    smtp.refuse(&[451]);
+    change_address(&mut client, "mallory@example.org").await;
+    until_none(&fixture, "SELECT count(*) FROM mail_outbox WHERE attempts = 0").await;
+    change_address(&mut client, "mallory@example.net").await;
+    let notice = smtp.mail(1).await;
+    assert_eq!(notice.to, ["Alice@Example.com"]);
+    for part in ["Subject: The e-mail address of your account was changed", "Hello alice,", "text/html"] {
+        assert!(notice.data.contains(part), "{part}: {}", notice.data);
+    }
+    assert!(!notice.data.contains("mallory"), "the new address is told: {}", notice.data);
+    until_none(&fixture, OUTBOX).await;
+    for table in ["password_reset_tokens", "email_verification_tokens"] {
+        assert_eq!(fixture.count(&format!("SELECT count(*) FROM {table}")).await, 0, "a notice brings no token");
+    }
+
+    // An administrator's change is told, too.
+    let root = fixture.administrator().await.tokens.unwrap().access_token;
+    let mut users = UserServiceClient::new(fixture.server.channel_with(&root));
+    let id = fixture.me(&tokens.access_token).await.unwrap().user.unwrap().id;
+    let user = User { id, email: "alice@example.edu".into(), ..User::default() };
+    users.update_user(UpdateUserRequest { user: Some(user), update_mask: None }).await.unwrap();
+    assert_eq!(smtp.mail(2).await.to, ["mallory@example.net"]);
+
+    // Attack: the mailbox of somebody who has no account is flooded with notices.
+    for n in 0..8 {
+        until_none(&fixture, OUTBOX).await;
+        change_address(&mut client, &format!("stranger{n}@example.com")).await;
+    }
+    until_none(&fixture, OUTBOX).await;
+    assert_eq!(smtp.count(), 3, "five changes within an hour count, and two of them had nobody to tell");
+    assert!(metrics_page(&fixture.server).await.contains("mails_suppressed_total{kind=\"email_changed\"}"));
+}
+
+/// An account from before today's rules has an address that nobody could sign up with now.
+#[tokio::test]
+async fn a_legacy_address_gets_its_mail_in_the_spelling_it_has() {
+    let smtp = SmtpServer::start(Encryption::Never, false).await;
+    let (fixture, _) = alice(&smtp).await;
+    // No domain of two labels, nor one at all by our rules: mail servers have their own.
+    fixture.sql("UPDATE users SET email = 'alice@[127.0.0.1]..', email_key = NULL").await;
+    ask(&fixture, "alice@[127.0.0.1]..").await.unwrap();
+    let noted = "SELECT count(*) FROM audit_events WHERE action = 'PASSWORD_RESET_REQUEST' AND reason IS NULL";
+    assert_eq!(fixture.count(noted).await, 1);
+    ask(&fixture, "Alice@[127.0.0.1]..").await.unwrap();
+    ask(&fixture, "\0").await.unwrap();
+    assert_eq!(fixture.count(noted).await, 1);
 }
 
 /// TLS from the first byte, STARTTLS, and an account at the server; a certificate of a private authority.
