@@ -94,8 +94,14 @@ const HANDS: &[Hand] = &[
     ),
     auth("ALTER TABLE sessions RENAME CONSTRAINT fk_sessions_user_id TO sessions_user_id_fkey"),
     // Indexes
-    task("DROP INDEX idx_tasks_user_due_date"),
-    task("DROP INDEX idx_tasks_user_status; CREATE INDEX idx_tasks_user_status ON tasks (status)"),
+    task("DROP INDEX idx_tasks_live_user_due_date"),
+    task("DROP INDEX idx_tasks_live_status; CREATE INDEX idx_tasks_live_status ON tasks (status)"),
+    // As a key of indexes that have a condition on something else a type converts with its column.
+    task(
+        "CREATE TYPE task_status AS ENUM ('todo', 'in_progress', 'completed', 'cancelled');
+         ALTER TABLE tasks DROP CONSTRAINT tasks_status_check; ALTER TABLE tasks ALTER COLUMN status DROP DEFAULT;
+         ALTER TABLE tasks ALTER COLUMN status TYPE task_status USING status::text::task_status",
+    ),
     task("ALTER INDEX idx_tasks_id RENAME TO tasks_by_id"),
     task("CREATE UNIQUE INDEX one_title ON tasks (title)"),
     auth("DROP INDEX users_email_key_key; CREATE INDEX users_email_key_key ON users (email_key)"),

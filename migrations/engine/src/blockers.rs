@@ -202,13 +202,14 @@ async fn ask(
         _ => return Ok(None),
     };
     let key = key_expression(there);
+    let asked = if matches!(guard, Guard::Check { .. }) { as_texts(set, of, there) } else { target };
     let count: i64 =
-        scope.query_one(&format!("SELECT count(*) FROM {target} WHERE {}", rows.condition), &[]).await?.try_get(0)?;
+        scope.query_one(&format!("SELECT count(*) FROM {asked} WHERE {}", rows.condition), &[]).await?.try_get(0)?;
     if count == 0 {
         return Ok(None);
     }
     let sample = scope
-        .query(&format!("SELECT {key} FROM {target} WHERE {} LIMIT {SAMPLE}", rows.condition), &[])
+        .query(&format!("SELECT {key} FROM {asked} WHERE {} LIMIT {SAMPLE}", rows.condition), &[])
         .await?
         .iter()
         .map(|row| row.try_get(0))
@@ -236,6 +237,24 @@ fn of_other_type(set: &MigrationSet, live: &Schema, drift: &Drift) -> Option<Str
         .flat_map(|(parent, columns)| columns.iter().map(|column| (parent.as_str(), column.as_str())));
     let mut others = own.chain(parents).filter(|(table, column)| is_other(table, column));
     others.next().map(|(table, column)| format!("{table}.{column}"))
+}
+
+/// The table, with columns that are to become texts as texts: an enum compares with no text that is not one of its values.
+fn as_texts(set: &MigrationSet, of: &str, there: &Table) -> String {
+    let target = qualified(of);
+    let is_text = |type_name: &str| type_name == "text" || type_name.starts_with("character varying");
+    let wanted = |column: &str| set.expected.tables.get(of).and_then(|shape| shape.columns.get(column));
+    let becomes_text = |column: &str, type_name: &str| {
+        !is_text(type_name) && wanted(column).is_some_and(|wanted| is_text(&wanted.type_name))
+    };
+    if !there.columns.iter().any(|(column, shape)| becomes_text(column, &shape.type_name)) {
+        return target;
+    }
+    let columns = there.columns.iter().map(|(column, shape)| match becomes_text(column, &shape.type_name) {
+        true => format!("{0}::text AS {0}", name(column)),
+        false => name(column),
+    });
+    format!("(SELECT ctid, {} FROM {target}) AS {}", columns.collect::<Vec<_>>().join(", "), name(of))
 }
 
 /// What a sequence has counted to already, where its new bounds leave that out.

@@ -326,7 +326,7 @@ async fn dependents_of_constraint(client: &Client, difference: &Difference) -> R
 }
 
 /// Views, rules, triggers, policies, generated columns and functions that use a column whose type must change; for an
-/// enum also indexes whose expression compares it.
+/// enum also indexes whose expression or condition compares it: as a plain key it converts like the column.
 async fn dependents_of_column(client: &Client, difference: &Difference) -> Result<Option<Blocker>, EngineError> {
     let drift = &difference.drift;
     let retyped = drift.kind == Kind::Column && drift.repair.as_ref().is_some_and(|sql| sql.contains(" TYPE "));
@@ -350,7 +350,8 @@ async fn dependents_of_column(client: &Client, difference: &Difference) -> Resul
                     OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid > 0 AND d.objid = d.refobjid)
                     OR (t.typtype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
                         SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid
-                            AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))))"),
+                            AND pg_catalog.strpos(pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(i.indpred, i.indrelid),
+                                pg_catalog.pg_get_expr(i.indexprs, i.indrelid)), pg_catalog.quote_ident(a.attname)) > 0)))"),
             &[&qualified(&drift.table), &drift.object],
         )
         .await?;
