@@ -117,7 +117,8 @@ impl managed::Manager for Manager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Pooled, ConnectError> {
-        self.open().await
+        // On the heap, since it is large and rare: it would be part of every future that asks the pool, and of every stack below.
+        Box::pin(self.open()).await
     }
 
     async fn recycle(&self, pooled: &mut Pooled, _: &Metrics) -> RecycleResult<ConnectError> {

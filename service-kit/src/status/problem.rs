@@ -47,6 +47,14 @@ impl<R: Reason> Problem<R> {
         self
     }
 
+    /// Says the fields so far as those of a part: `title` within `requests[3]` is `requests[3].title`.
+    pub fn within(mut self, part: &str) -> Self {
+        for (field, _) in &mut self.fields {
+            *field = cut(&format!("{part}.{field}"), MAX_FIELD);
+        }
+        self
+    }
+
     /// Adds an entry to `ErrorInfo.metadata`; never a secret or an e-mail. After 6 entries further ones are dropped.
     pub fn metadata(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         if self.metadata.len() < MAX_METADATA {
