@@ -23,7 +23,11 @@ use crate::domain::page_token::PageTokens;
 use crate::errors::TaskReason;
 use crate::grpc::{OwnershipService, TaskService};
 use crate::store::TaskStore;
+use crate::watch::Feed;
 use crate::{background, migrate, migrations};
+
+/// Largest message of task.v1.TaskService: a batch of tasks with long descriptions.
+const BATCH_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Serves until told to stop.
 pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
@@ -55,6 +59,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
         }
     };
 
+    let (feed, revoked) = (Feed::default(), revocations.as_ref().map(|following| following.revocations.clone()));
     let readiness = Readiness::new(&[background::DATABASE, background::SCHEMA, background::KEYS]);
     let supervisor = Supervisor::new();
     background::spawn_all(
@@ -67,6 +72,7 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
             verifier: verifier.clone(),
             store: store.clone(),
             revocations,
+            feed: feed.clone(),
         },
     );
     let pool = database.clone();
@@ -74,7 +80,8 @@ pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
 
     let ownership =
         OwnershipServiceServer::new(OwnershipService::new(store.clone())).max_decoding_message_size(MESSAGE_LIMIT);
-    let tasks = TaskServiceServer::new(TaskService::new(store, page_tokens)).max_decoding_message_size(MESSAGE_LIMIT);
+    let tasks = TaskService::new(store, page_tokens, feed, revoked);
+    let tasks = TaskServiceServer::new(tasks).max_decoding_message_size(BATCH_LIMIT);
     let served = ServerBuilder::new(args.listen, args.tls, args.shutdown, readiness)
         .descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .add_service(tasks)

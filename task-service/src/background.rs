@@ -1,4 +1,4 @@
-//! What runs beside the calls, each under the supervisor: the readiness latches, the fetching of keys, the end of request ids.
+//! What runs beside the calls, each under the supervisor: the readiness latches, the fetching of keys, the end of rows whose time is over.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::now;
 use crate::migrate::EngineConnections;
-use crate::store::{EXPIRY_BATCH, TaskStore};
+use crate::store::TaskStore;
+use crate::watch::Feed;
 
 /// Latch: the database answers.
 pub const DATABASE: &str = "database";
@@ -33,13 +34,12 @@ const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 /// One comparison takes a handful of round trips.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(10);
-/// Expired request ids cost only space.
-const REQUESTS_INTERVAL: Duration = Duration::from_secs(60 * 60);
-
+/// Expired rows cost only space, and the log of changes is read by nobody after its time.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The first time comes soon: a service that is restarted often would never get there.
-const REQUESTS_FIRST: Duration = Duration::from_secs(10);
+const EXPIRY_FIRST: Duration = Duration::from_secs(10);
 /// Between two batches, so that the calls come first.
-const REQUESTS_PAUSE: Duration = Duration::from_millis(20);
+const EXPIRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the tasks work with.
 pub struct Parts {
@@ -49,6 +49,7 @@ pub struct Parts {
     pub verifier: Verifier,
     pub store: TaskStore,
     pub revocations: Option<Following>,
+    pub feed: Feed,
 }
 
 /// How revocations are followed.
@@ -63,7 +64,7 @@ pub struct Following {
 
 /// Spawns all of them.
 pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
-    let Parts { database, connector, migrations, verifier, store, revocations } = parts;
+    let Parts { database, connector, migrations, verifier, store, revocations, feed } = parts;
     let (latches, keys) = (readiness.clone(), verifier.clone());
     supervisor.spawn("keys_watch", |stop| keys_watch(keys, latches, stop));
     if let Some(Following { revocations, channel, credentials }) = revocations {
@@ -83,7 +84,9 @@ pub fn spawn_all(supervisor: &Supervisor, readiness: &Readiness, parts: Parts) {
     supervisor.spawn("database_watch", |stop| database_watch(database, latches, stop));
     let latches = readiness.clone();
     supervisor.spawn("schema_watch", |stop| schema_watch(connector, migrations, latches, stop));
-    supervisor.spawn("requests_expire", |stop| requests_expire(store, stop));
+    let (changes, latches) = (store.clone(), readiness.clone());
+    supervisor.spawn("changes_feed", |stop| feed.run(changes, latches, stop));
+    supervisor.spawn("rows_expire", |stop| rows_expire(store, stop));
 }
 
 async fn database_watch(database: Database, readiness: Readiness, stop: CancellationToken) -> Result<(), TaskError> {
@@ -171,18 +174,16 @@ async fn revocations_watch(
     }
 }
 
-async fn requests_expire(store: TaskStore, stop: CancellationToken) -> Result<(), TaskError> {
-    let mut pause = REQUESTS_FIRST;
+async fn rows_expire(store: TaskStore, stop: CancellationToken) -> Result<(), TaskError> {
+    let mut pause = EXPIRY_FIRST;
     while !stopped_within(&stop, pause).await {
-        pause = match store.requests_expire(now()).await {
-            Ok(expired) => {
-                tracing::debug!(expired, "request ids expired");
-                if expired < EXPIRY_BATCH { REQUESTS_INTERVAL } else { REQUESTS_PAUSE }
-            }
-            // The database's own latch tells operators; the next hour tries again.
+        pause = match store.rows_expire(now()).await {
+            Ok(true) => EXPIRY_PAUSE,
+            Ok(false) => EXPIRY_INTERVAL,
+            // The database's own latch tells operators; the next time tries again.
             Err(error) => {
-                tracing::warn!(%error, "request ids could not be expired");
-                REQUESTS_INTERVAL
+                tracing::warn!(%error, "expired rows could not be deleted");
+                EXPIRY_INTERVAL
             }
         };
     }

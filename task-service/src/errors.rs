@@ -17,6 +17,16 @@ service_kit::reasons! {
         TaskNotFound = "TASK_NOT_FOUND", NotFound, "There is no such task.";
         /// The etag is not the current one.
         EtagMismatch = "ETAG_MISMATCH", Aborted, "The task was changed in between. Read it again.";
+        /// The resume token is older than the log of changes.
+        ResumeTokenExpired = "RESUME_TOKEN_EXPIRED", OutOfRange, "The resume token is too old. Watch again with a snapshot.";
+        /// More watchers than this replica takes.
+        RateLimited = "RATE_LIMITED", ResourceExhausted, "Too many at a time. Try again later.";
+        /// The answer would be larger than clients take.
+        MessageTooLarge = "MESSAGE_TOO_LARGE", InvalidArgument, "The answer would be too large. Ask for less in one call.";
+        /// The token's time is over, in the middle of a stream.
+        TokenExpired = "TOKEN_EXPIRED", Unauthenticated, "The access token has expired.";
+        /// The session, user or role behind the token was ended or changed, in the middle of a stream.
+        TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "The access token is void.";
         /// The caller lacks a permission; it stands in the metadata.
         PermissionMissing = "PERMISSION_MISSING", PermissionDenied, "The caller lacks the permission for this call.";
         /// No verified caller where there must be one: the authentication layer is not in place.
@@ -39,7 +49,9 @@ pub fn store_problem(operation: &'static str, error: &TaskStoreError) -> Problem
     match error {
         TaskStoreError::NotFound => TaskReason::TaskNotFound.into(),
         TaskStoreError::EtagMismatch => TaskReason::EtagMismatch.into(),
-        TaskStoreError::UnknownStatus { .. } => status::internal_problem(operation, error),
+        TaskStoreError::UnknownStatus { .. } | TaskStoreError::SnapshotUnreadable => {
+            status::internal_problem(operation, error)
+        }
         TaskStoreError::Database(error) => {
             let broken =
                 error.constraint().and_then(|name| CONSTRAINTS.iter().find(|(constraint, ..)| *constraint == name));
@@ -54,11 +66,6 @@ pub fn store_problem(operation: &'static str, error: &TaskStoreError) -> Problem
 /// The caller lacks `permission`.
 pub fn permission_missing(permission: &str) -> Problem {
     Problem::new(TaskReason::PermissionMissing).metadata("permission", permission)
-}
-
-/// The answer of every RPC that a later release brings.
-pub fn not_implemented<T>() -> Result<T, tonic::Status> {
-    Err(Problem::new(TaskReason::NotImplemented).into())
 }
 
 #[cfg(test)]

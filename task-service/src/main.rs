@@ -11,6 +11,7 @@ mod grpc;
 mod migrate;
 mod migrations;
 mod store;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -45,7 +45,7 @@ const TABLES: &[Table] = &[
         name: "public.tasks",
         service: Service::Task,
         key: &["id"],
-        made: &[("user_id", Value::Null), ("limits_waived", Value::Bool(false))],
+        made: &[("user_id", Value::Null), ("limits_waived", Value::Bool(false)), ("completed_at", Value::Null)],
         times: (&["created_at", "updated_at"], &["due_date"], "times of tasks outside"),
     },
     Table {
@@ -203,6 +203,11 @@ fn wanted(table: &Table, row: &Row, member: Option<&Value>, changed: &mut BTreeM
             if wanted["limits_waived"] != true && beyond_limits(&wanted) {
                 wanted.insert("limits_waived".to_owned(), json!(true));
                 count("longer than today's limits");
+            }
+            if wanted.get("status") == Some(&json!("completed")) && wanted["completed_at"].is_null() {
+                let changed = wanted.get("updated_at").cloned().unwrap_or_default();
+                wanted.insert("completed_at".to_owned(), changed);
+                count("a time of completion");
             }
         }
         "public.users" if wanted["role_id"].is_null() => {

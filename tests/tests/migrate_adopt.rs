@@ -53,7 +53,8 @@ async fn every_legacy_database_converges_in_either_order_with_every_row() {
             assert_rows_kept(&before, &after, CHANGED);
             let left = left(&database).await;
             // What somebody added by hand and disturbs nobody stays, and is told.
-            let tolerated: &[&str] = if *name == "half_by_hand" { &["one_email", "note"] } else { &[] };
+            let by_hand: &[&str] = &["one_email", "note", "idx_tasks_user_status", "my_tasks_by_owner"];
+            let tolerated = if *name == "half_by_hand" { by_hand } else { &[] };
             let objects: Vec<&str> = left.iter().map(|drift| drift.object.as_str()).collect();
             assert!(objects.iter().all(|object| tolerated.contains(object)), "{name}: {left:#?}");
             for service in order {

@@ -46,7 +46,7 @@ const DRIFTS: &[(Service, &str)] = &[
         Service::Auth,
         "ALTER TABLE users DROP CONSTRAINT fk_users_role_id; ALTER TABLE users ADD CONSTRAINT fk_users_role_id FOREIGN KEY (role_id) REFERENCES roles (id) ON UPDATE CASCADE ON DELETE RESTRICT NOT VALID",
     ),
-    (Service::Task, "DROP INDEX idx_tasks_user_status"),
+    (Service::Task, "DROP INDEX idx_tasks_live_status"),
     (Service::Task, "DROP INDEX idx_tasks_id; CREATE INDEX idx_tasks_id ON tasks (title)"),
     (Service::Task, "ALTER INDEX idx_tasks_id RENAME TO another"),
     (Service::Task, "CREATE UNIQUE INDEX one_title ON tasks (title)"),

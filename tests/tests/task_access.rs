@@ -6,12 +6,12 @@ mod task_support;
 use proto::task::v1::ownership_service_client::OwnershipServiceClient;
 use proto::task::v1::task_service_client::TaskServiceClient;
 use proto::task::v1::{
-    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, PurgeUserTasksRequest,
-    ReassignTasksRequest, Task, TaskStatus,
+    BatchCreateTasksRequest, CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest,
+    PurgeUserTasksRequest, ReassignTasksRequest, Task, TaskStatus,
 };
 use task_support::{Tasks, at, create, titled, update};
-use tests::{PASSWORD, Pair, assert_refused};
-use tonic::{Code, Request};
+use tests::{Account, PASSWORD, Pair, assert_refused};
+use tonic::{Code, Request, Status};
 
 /// The owner of tasks that have none.
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
@@ -98,14 +98,6 @@ async fn an_administrator_sees_and_changes_all() {
     roots.delete_task(DeleteTaskRequest { id: task.id.clone(), etag: String::new() }).await.unwrap();
     assert_refused(alices.get_task(GetTaskRequest { id: task.id.clone() }).await, Code::NotFound, "TASK_NOT_FOUND");
     assert_refused(roots.get_task(GetTaskRequest { id: task.id }).await, Code::NotFound, "TASK_NOT_FOUND");
-
-    let mut ownership = OwnershipServiceClient::new(pair.task.channel_with(root.access_token()));
-    let reassign = ReassignTasksRequest {
-        from_user_id: alice.id().to_owned(),
-        to_user_id: root.id().to_owned(),
-        task_ids: vec![],
-    };
-    assert_refused(ownership.reassign_tasks(reassign).await, Code::Unimplemented, "NOT_IMPLEMENTED");
 }
 
 #[tokio::test]
@@ -146,7 +138,7 @@ async fn only_the_token_says_who_calls() {
         request.metadata_mut().insert(name, alice.id().parse().unwrap());
     }
     assert_refused(anonymous.list_tasks(request).await, Code::Unauthenticated, "TOKEN_MISSING");
-    // Nor does anything come before the token is checked: neither validation nor the list of later RPCs.
+    // Nor does anything come before the token is checked: not even validation.
     assert_refused(anonymous.get_task(GetTaskRequest::default()).await, Code::Unauthenticated, "TOKEN_MISSING");
     assert_refused(
         anonymous.get_task_stats(proto::task::v1::GetTaskStatsRequest::default()).await,
@@ -199,4 +191,70 @@ async fn who_only_reads_all_is_told_what_is_missing() {
     alices.delete_task(DeleteTaskRequest { id: task.id.clone(), etag: String::new() }).await.unwrap();
     let gone = carols.delete_task(DeleteTaskRequest { id: task.id, etag: String::new() }).await;
     assert_refused(gone, Code::NotFound, "TASK_NOT_FOUND");
+}
+
+/// Gives tasks of one user to another as `by` may; how many that were.
+async fn reassign(pair: &Pair, by: &Account, from: &str, to: &str, ids: &[&str]) -> Result<i64, Status> {
+    let task_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    let request = ReassignTasksRequest { from_user_id: from.to_owned(), to_user_id: to.to_owned(), task_ids };
+    let mut ownership = OwnershipServiceClient::new(pair.task.channel_with(by.access_token()));
+    Ok(ownership.reassign_tasks(request).await?.into_inner().task_count)
+}
+
+#[tokio::test]
+async fn tasks_are_given_to_another_owner_with_all_that_they_hold() {
+    let pair = Pair::start().await;
+    let (alice, bob, root) = tokio::join!(pair.sign_up("alice"), pair.sign_up("bob"), pair.administrator());
+    let (mut alices, mut bobs) = (pair.tasks(&alice), pair.tasks(&bob));
+    let requests = (0..450).map(|n| CreateTaskRequest { due_date: at(n, 0), ..titled(&format!("task {n:03}")) });
+    let requests = BatchCreateTasksRequest { requests: requests.collect() };
+    let made = alices.batch_create_tasks(requests).await.unwrap().into_inner().tasks;
+    alices.delete_task(DeleteTaskRequest { id: made[449].id.clone(), etag: String::new() }).await.unwrap();
+    let own = create(&mut bobs, titled("bob's own")).await;
+
+    // Some by their ids, again for 0; one that is neither's moves nothing.
+    let few = [made[0].id.as_str(), made[1].id.as_str()];
+    assert_eq!(reassign(&pair, &root, alice.id(), bob.id(), &few).await.unwrap(), 2);
+    assert_eq!(reassign(&pair, &root, alice.id(), bob.id(), &few).await.unwrap(), 0);
+    let missing = reassign(&pair, &root, alice.id(), bob.id(), &[&made[2].id, NOBODY]).await;
+    assert_refused(missing, Code::NotFound, "TASK_NOT_FOUND");
+    let given = bobs.get_task(GetTaskRequest { id: made[0].id.clone() }).await.unwrap().into_inner().task.unwrap();
+    let expected = Task {
+        user_id: bob.id().to_owned(),
+        updated_at: given.updated_at,
+        etag: given.etag.clone(),
+        ..made[0].clone()
+    };
+    assert_eq!(given, expected);
+    assert_ne!(given.etag, made[0].etag, "a change like any other");
+    let gone = alices.get_task(GetTaskRequest { id: made[0].id.clone() }).await;
+    assert_refused(gone, Code::NotFound, "TASK_NOT_FOUND");
+
+    // The rest, in several batches, the deleted one too; again for 0.
+    assert_eq!(reassign(&pair, &root, alice.id(), bob.id(), &[]).await.unwrap(), 448);
+    assert_eq!(reassign(&pair, &root, alice.id(), bob.id(), &[]).await.unwrap(), 0);
+    assert_eq!(reassign(&pair, &root, bob.id(), bob.id(), &[]).await.unwrap(), 0, "to oneself is nothing to do");
+    assert!(titles(&mut alices, ListTasksRequest::default()).await.is_empty());
+    let all = titles(&mut bobs, ListTasksRequest { page_size: 1000, ..Default::default() }).await;
+    assert_eq!((all.len(), all[0].as_str()), (450, own.title.as_str()));
+    let rows = pair.task_database.as_ref().unwrap().client().await;
+    let deleted = format!("SELECT count(*) FROM tasks WHERE user_id = '{}' AND deleted_at IS NOT NULL", bob.id());
+    assert_eq!(rows.query_one(&deleted, &[]).await.unwrap().get::<_, i64>(0), 1);
+
+    // Tasks without an owner find one, and nobody loses one.
+    let id = "0b5d0c1e-3f57-4f0a-9a55-0a4f3d8f6c01";
+    let orphan = format!(
+        "INSERT INTO tasks (id, user_id, title, limits_waived) VALUES ('{id}', '{NOBODY}', repeat('x', 300), true)"
+    );
+    pair.task_database.as_ref().unwrap().execute(&orphan).await;
+    assert_eq!(reassign(&pair, &root, NOBODY, alice.id(), &[id]).await.unwrap(), 1);
+    let adopted = alices.get_task(GetTaskRequest { id: id.to_owned() }).await.unwrap().into_inner().task.unwrap();
+    assert_eq!(adopted.title.len(), 300, "what breaks today's limits keeps its text");
+    let to_nobody = reassign(&pair, &root, alice.id(), NOBODY, &[]).await;
+    assert_eq!(assert_refused(to_nobody, Code::InvalidArgument, "VALIDATION_FAILED").fields, ["to_user_id"]);
+    let bad = reassign(&pair, &root, "x", "y", &["z"]).await;
+    let fields = assert_refused(bad, Code::InvalidArgument, "VALIDATION_FAILED").fields;
+    assert_eq!(fields, ["from_user_id", "to_user_id", "task_ids[0]"]);
+    let member = reassign(&pair, &alice, bob.id(), alice.id(), &[]).await;
+    assert_refused(member, Code::PermissionDenied, "PERMISSION_MISSING");
 }

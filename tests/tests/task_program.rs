@@ -103,6 +103,36 @@ async fn expired_request_ids_go_in_batches() {
     assert_eq!(sizes, [1_000, 1_000, 500]);
 }
 
+/// Deleted tasks go after 30 days, changes after two hours, and changes that were restored from a server with higher transaction
+/// numbers too: they must not become news here one day.
+#[tokio::test]
+async fn what_is_over_goes_and_what_is_not_stays() {
+    let auth_database = TestDatabase::migrated_auth().await;
+    let auth = tests::AuthServer::start(&auth_database, &[]).await;
+    let database = TestDatabase::migrated_task().await;
+    let filled = "INSERT INTO tasks (id, user_id, title, deleted_at) SELECT gen_random_uuid(), gen_random_uuid(), age,
+             CASE WHEN age <> 'living' THEN now() - age::interval END
+         FROM unnest(ARRAY['living', '29 days 23 hours', '30 days 1 minute', '90 days']) AS age;
+         INSERT INTO task_changes (user_id, xact, task_id, version, kind, changed_at, title, status, created_at)
+         SELECT gen_random_uuid(), xact, gen_random_uuid(), 1, 'upserted', now() - age::interval, age, 'todo', now()
+         FROM unnest(ARRAY['1 hour', '2 hours 1 minute']) AS age, unnest(ARRAY[3, 1099511627776]) AS xact";
+    database.execute(filled).await;
+    let _server = TaskServer::start(&database, auth.address(), &[]).await;
+    let client = database.client().await;
+    let left = async |sql: &str| {
+        let rows = client.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
+    let mut patience = 300;
+    while left("SELECT title FROM tasks").await.len() > 2 || left("SELECT title FROM task_changes").await.len() > 2 {
+        patience -= 1;
+        assert!(patience > 0, "what is over stays");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(left("SELECT title FROM tasks ORDER BY title").await, ["29 days 23 hours", "living"]);
+    assert_eq!(left("SELECT title FROM task_changes").await, ["1 hour", "1 hour"]);
+}
+
 #[tokio::test]
 async fn a_start_waits_for_the_migration() {
     let pair = Pair::start().await;

@@ -5,8 +5,7 @@ mod task_support;
 use std::collections::BTreeSet;
 
 use proto::task::v1::{
-    BatchGetTasksRequest, CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, GetTaskStatsRequest, ListTasksRequest,
-    Task, TaskStatus, UpdateTaskRequest, WatchTasksRequest,
+    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task, TaskStatus, UpdateTaskRequest,
 };
 use task_support::{at, create, titled, update};
 use tests::{Pair, assert_refused};
@@ -292,19 +291,4 @@ async fn a_row_from_before_the_limits_can_change_what_does_not_break_them() {
         database.execute("UPDATE tasks SET title = repeat('T', 201)", &[]).await.is_err(),
         "the database holds the limits again"
     );
-}
-
-#[tokio::test]
-async fn what_a_later_release_brings_is_unimplemented() {
-    let pair = Pair::start().await;
-    let alice = pair.sign_up("alice").await;
-    let mut tasks = pair.tasks(&alice);
-    let refusal = assert_refused(
-        tasks.batch_get_tasks(BatchGetTasksRequest::default()).await,
-        Code::Unimplemented,
-        "NOT_IMPLEMENTED",
-    );
-    assert_eq!(refusal.domain, "task.v1");
-    assert_refused(tasks.get_task_stats(GetTaskStatsRequest::default()).await, Code::Unimplemented, "NOT_IMPLEMENTED");
-    assert_refused(tasks.watch_tasks(WatchTasksRequest::default()).await, Code::Unimplemented, "NOT_IMPLEMENTED");
 }

@@ -1,10 +1,14 @@
 //! What a task is and which rules it obeys. Knows neither gRPC nor the database.
 
 pub mod access;
+pub mod change;
 pub mod etag;
 pub mod ids;
 pub mod list;
 pub mod page_token;
+pub mod position;
+pub mod resume_token;
+pub mod stats;
 pub mod status;
 pub mod task;
 pub mod text;

@@ -53,6 +53,16 @@ impl PageTokens {
         self.0.seal(&bound(caller, query), &content)
     }
 
+    /// The token of something else that is bound and sealed in the same way.
+    pub(super) fn seal_bytes(&self, bound: &Bound, content: &[u8]) -> String {
+        self.0.seal(bound, content)
+    }
+
+    /// What [`Self::seal_bytes`] sealed.
+    pub(super) fn open_bytes(&self, bound: &Bound, token: &str) -> Result<Vec<u8>, PageTokenInvalid> {
+        self.0.open(bound, token)
+    }
+
     /// The cursor in a token.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use proto::task::v1;
 use proto::time::from_utc;
 
 use crate::domain::etag::etag_of;
+use crate::domain::stats::Stats;
 use crate::domain::status::TaskStatus;
 use crate::domain::task::Task;
 
@@ -20,6 +21,13 @@ pub(super) fn task_message(task: Task) -> v1::Task {
         updated_at: Some(from_utc(task.updated_at)),
         etag: etag_of(task.version),
     }
+}
+
+/// The counts as callers see them.
+pub(super) fn stats_message(stats: Stats) -> v1::TaskStats {
+    let Stats { todo, in_progress, completed, cancelled, overdue, completed_in_period } = stats;
+    let total = todo + in_progress + completed + cancelled;
+    v1::TaskStats { total, todo, in_progress, completed, cancelled, overdue, completed_in_period }
 }
 
 fn status_message(status: TaskStatus) -> v1::TaskStatus {

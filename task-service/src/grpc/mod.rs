@@ -4,6 +4,7 @@ mod convert;
 mod ownership_service;
 mod parse;
 mod task_service;
+mod watch;
 
 use auth_client::Principal;
 use tonic::Request;

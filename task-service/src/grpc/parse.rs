@@ -1,6 +1,6 @@
 //! Requests of task.v1 into domain values. All violations of a request come at once, each with the path of its field.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::Timestamp;
@@ -10,14 +10,18 @@ use proto::validate::{Validate, Violation};
 
 use super::convert::status_of;
 use crate::domain::Invalid;
-use crate::domain::access::{Caller, TASKS_READ, TASKS_WRITE};
+use crate::domain::access::{Caller, Scope, TASKS_READ, TASKS_WRITE};
+use crate::domain::etag::version_of;
 use crate::domain::ids::{TaskId, UserId, uuid_parse};
 use crate::domain::list::{Filter, ListQuery, Order, page_size};
 use crate::domain::page_token::PageTokens;
+use crate::domain::resume_token;
+use crate::domain::stats::StatsQuery;
 use crate::domain::status::TaskStatus;
 use crate::domain::task::{NewTask, TaskChange};
 use crate::domain::text::{Description, SearchText, Title};
 use crate::errors::{Problem, TaskReason, permission_missing};
+use crate::watch::Begin;
 
 /// What UpdateTask may change.
 const WRITABLE: [&str; 4] = ["title", "description", "status", "due_date"];
@@ -50,6 +54,14 @@ impl Violations {
         }
     }
 
+    /// Ids that are all well-formed.
+    fn ids(&mut self, field: &str, texts: &[String]) -> Option<Vec<TaskId>> {
+        let each = texts.iter().enumerate();
+        let ids: Vec<_> =
+            each.map(|(index, text)| self.keep(&format!("{field}[{index}]"), TaskId::parse(text))).collect();
+        ids.into_iter().collect()
+    }
+
     /// The parsed value, if it was all of the request that could be wrong and nothing is.
     fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
         match value {
@@ -69,6 +81,105 @@ pub(super) fn task_id(request: &impl Validate, id: &str) -> Result<TaskId, Probl
     let mut violations = Violations::of(request);
     let id = violations.keep("id", TaskId::parse(id));
     violations.finish(id)
+}
+
+/// Which tasks go from whom to whom; no task in particular means all.
+pub(super) fn reassign(request: &v1::ReassignTasksRequest) -> Result<(UserId, UserId, Vec<TaskId>), Problem> {
+    const SOMEBODY: Invalid = Invalid("must not be the nil UUID: who has tasks once keeps an owner");
+    let mut violations = Violations::of(request);
+    let from = violations.keep("from_user_id", UserId::parse(&request.from_user_id));
+    let to = UserId::parse(&request.to_user_id);
+    let to = violations.keep("to_user_id", to.and_then(|to| if to == UserId::NOBODY { Err(SOMEBODY) } else { Ok(to) }));
+    let ids = violations.ids("task_ids", &request.task_ids);
+    violations.finish((|| Some((from?, to?, ids?)))())
+}
+
+/// The ids of a batch.
+pub(super) fn ids(request: &impl Validate, ids: &[String]) -> Result<Vec<TaskId>, Problem> {
+    let mut violations = Violations::of(request);
+    let ids = violations.ids("ids", ids);
+    violations.finish(ids)
+}
+
+/// The new tasks of a batch.
+pub(super) fn batch_create(
+    caller: &Caller,
+    requests: &[v1::CreateTaskRequest],
+    now: DateTime<Utc>,
+) -> Result<Vec<NewTask>, Problem> {
+    size(requests.len())?;
+    let each = requests.iter().enumerate();
+    each.map(|(index, request)| create(caller, request, now).map_err(|problem| of_part(problem, index))).collect()
+}
+
+/// The changes of a batch, each of another task.
+pub(super) fn batch_update(
+    requests: Vec<v1::UpdateTaskRequest>,
+) -> Result<Vec<(TaskId, TaskChange, Option<i64>)>, Problem> {
+    size(requests.len())?;
+    let mut seen = HashSet::with_capacity(requests.len());
+    let mut changes = Vec::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        let (id, change, etag) = update(request).map_err(|problem| of_part(problem, index))?;
+        if !seen.insert(id) {
+            let twice = Problem::new(TaskReason::InvalidArgument).field("task.id", "must not stand twice in one batch");
+            return Err(of_part(twice, index));
+        }
+        changes.push((id, change, version_of(&etag)));
+    }
+    Ok(changes)
+}
+
+/// Most parts of a batch.
+const BATCH_MAX: usize = 1_000;
+
+/// Checked here and not with the parts, whose own rules name their fields.
+fn size(count: usize) -> Result<(), Problem> {
+    let expected = "expected 1 to 1000 items";
+    let fits = (1..=BATCH_MAX).contains(&count);
+    if fits { Ok(()) } else { Err(Problem::new(TaskReason::InvalidArgument).field("requests", expected)) }
+}
+
+/// What is wrong with one part of a batch, told of the batch.
+pub(super) fn of_part(problem: Problem, index: usize) -> Problem {
+    problem.metadata("index", index.to_string()).within(&format!("requests[{index}]"))
+}
+
+/// Whose tasks are counted, and the period.
+pub(super) fn stats(caller: &Caller, request: &v1::GetTaskStatsRequest) -> Result<StatsQuery, Problem> {
+    let mut violations = Violations::of(request);
+    let completed_after = violations.keep("completed_after", bound(request.completed_after.as_ref()));
+    let completed_before = violations.keep("completed_before", bound(request.completed_before.as_ref()));
+    let named = violations.keep("user_id", optional(&request.user_id, UserId::parse));
+    let parts = (|| Some((completed_after?, completed_before?, named?)))();
+    let (completed_after, completed_before, named) = violations.finish(parts)?;
+    let scope = caller.list_scope(named).map_err(|_| permission_missing(TASKS_READ))?;
+    Ok(StatsQuery { scope, completed_after, completed_before })
+}
+
+/// Whose tasks are watched, and from where on; `None`: from now on.
+pub(super) fn watch(
+    caller: &Caller,
+    tokens: &PageTokens,
+    request: &v1::WatchTasksRequest,
+    now: DateTime<Utc>,
+) -> Result<(Scope, Option<Begin>), Problem> {
+    let mut violations = Violations::of(request);
+    let named = violations.keep("user_id", optional(&request.user_id, UserId::parse));
+    let named = violations.finish(named)?;
+    let scope = caller.list_scope(named).map_err(|_| permission_missing(TASKS_READ))?;
+    if request.resume_token.is_empty() {
+        return Ok((scope, request.snapshot.then_some(Begin::Snapshot)));
+    }
+    let opened = resume_token::open(tokens, caller.user_id, scope, &request.resume_token, now).map_err(|_| {
+        let expected = "expected the resume_token of an event of the same watch: same caller and user_id";
+        Problem::new(TaskReason::InvalidArgument).field("resume_token", expected)
+    })?;
+    match opened {
+        Some((position, current_at)) => Ok((scope, Some(Begin::Behind(position, current_at)))),
+        None if request.snapshot => Ok((scope, Some(Begin::Snapshot))),
+        None => Err(TaskReason::ResumeTokenExpired.into()),
+    }
 }
 
 /// Whose tasks to purge: anybody's but nobody's, so that tasks without an owner do not go as a heap.

@@ -1,37 +1,62 @@
 //! task.v1.TaskService.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use auth_client::{Principal, Revocations};
 use prost::Message as _;
 use proto::task::v1;
 use proto::task::v1::task_service_server::TaskService as Service;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::convert::task_message;
+use super::convert::{stats_message, task_message};
+use super::watch::Watch;
 use super::{caller_of, parse};
 use crate::domain::access::{Caller, TASKS_WRITE};
 use crate::domain::etag::version_of;
 use crate::domain::ids::TaskId;
 use crate::domain::page_token::PageTokens;
 use crate::domain::time::now;
-use crate::errors::{Problem, not_implemented, permission_missing, store_problem};
-use crate::store::{TaskStore, TaskStoreError};
+use crate::errors::{Problem, TaskReason, permission_missing, store_problem};
+use crate::store::{BatchError, TaskStore, TaskStoreError};
+use crate::watch::{Begin, Feed};
 
 /// A page ends early rather than grow beyond this many bytes: clients refuse messages over 4 MiB unless told otherwise.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Where an answer cannot end early it is refused beyond what clients take.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The handlers of task.v1.TaskService.
 #[derive(Clone)]
 pub struct TaskService {
     store: TaskStore,
     page_tokens: Arc<PageTokens>,
+    feed: Feed,
+    revocations: Option<Revocations>,
 }
 
 impl TaskService {
-    /// On this store, with page tokens of this key.
-    pub fn new(store: TaskStore, page_tokens: Arc<PageTokens>) -> Self {
-        Self { store, page_tokens }
+    /// On this store, with page tokens of this key; what is revoked ends streams, too.
+    pub fn new(store: TaskStore, page_tokens: Arc<PageTokens>, feed: Feed, revocations: Option<Revocations>) -> Self {
+        Self { store, page_tokens, feed, revocations }
+    }
+
+    /// The same for a batch.
+    async fn batch_change_problem(
+        &self,
+        operation: &'static str,
+        caller: &Caller,
+        id: Option<TaskId>,
+        error: BatchError,
+    ) -> Problem {
+        match (error.index, id) {
+            (Some(index), Some(id)) => {
+                let problem = self.change_problem(operation, caller, id, error.error).await;
+                problem.metadata("index", index.to_string())
+            }
+            _ => batch_problem(operation, error),
+        }
     }
 
     /// Why a change by id failed. Another's task is not there for a caller, unless the caller may read it.
@@ -131,43 +156,101 @@ impl Service for TaskService {
 
     async fn batch_create_tasks(
         &self,
-        _: Request<v1::BatchCreateTasksRequest>,
+        request: Request<v1::BatchCreateTasksRequest>,
     ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let new = parse::batch_create(&caller, &request.get_ref().requests, now())?;
+        let made = self.store.tasks_create(&new).await.map_err(|error| batch_problem("tasks_create", error))?;
+        Ok(Response::new(v1::BatchCreateTasksResponse { tasks: made.into_iter().map(task_message).collect() }))
     }
 
     async fn batch_get_tasks(
         &self,
-        _: Request<v1::BatchGetTasksRequest>,
+        request: Request<v1::BatchGetTasksRequest>,
     ) -> Result<Response<v1::BatchGetTasksResponse>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let ids = parse::ids(request.get_ref(), &request.get_ref().ids)?;
+        let found = self.store.tasks_find(caller.read_scope(), &ids).await;
+        let found = found.map_err(|error| batch_problem("tasks_find", error))?;
+        let answer = v1::BatchGetTasksResponse { tasks: found.into_iter().map(task_message).collect() };
+        if answer.encoded_len() > ANSWER_BYTES_MAX {
+            return Err(Problem::from(TaskReason::MessageTooLarge).into());
+        }
+        Ok(Response::new(answer))
     }
 
     async fn batch_update_tasks(
         &self,
-        _: Request<v1::BatchUpdateTasksRequest>,
+        request: Request<v1::BatchUpdateTasksRequest>,
     ) -> Result<Response<v1::BatchUpdateTasksResponse>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let updates = parse::batch_update(request.into_inner().requests)?;
+        match self.store.tasks_update(caller.write_scope(), &updates, now()).await {
+            Ok(tasks) => {
+                let tasks = tasks.into_iter().map(task_message).collect();
+                Ok(Response::new(v1::BatchUpdateTasksResponse { tasks }))
+            }
+            Err(error) => {
+                let id = error.index.and_then(|index| updates.get(index)).map(|(id, ..)| *id);
+                Err(self.batch_change_problem("tasks_update", &caller, id, error).await.into())
+            }
+        }
     }
 
     async fn batch_delete_tasks(
         &self,
-        _: Request<v1::BatchDeleteTasksRequest>,
+        request: Request<v1::BatchDeleteTasksRequest>,
     ) -> Result<Response<v1::BatchDeleteTasksResponse>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let ids = parse::ids(request.get_ref(), &request.get_ref().ids)?;
+        match self.store.tasks_delete(caller.write_scope(), &ids, now()).await {
+            Ok(()) => Ok(Response::new(v1::BatchDeleteTasksResponse {})),
+            Err(error) => {
+                let id = error.index.and_then(|index| ids.get(index)).copied();
+                Err(self.batch_change_problem("tasks_delete", &caller, id, error).await.into())
+            }
+        }
     }
 
     async fn get_task_stats(
         &self,
-        _: Request<v1::GetTaskStatsRequest>,
+        request: Request<v1::GetTaskStatsRequest>,
     ) -> Result<Response<v1::GetTaskStatsResponse>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let query = parse::stats(&caller, request.get_ref())?;
+        let stats = self.store.task_stats(&query, now()).await;
+        let stats = stats.map_err(|error| store_problem("task_stats", &error))?;
+        Ok(Response::new(v1::GetTaskStatsResponse { stats: Some(stats_message(stats)) }))
     }
 
     async fn watch_tasks(
         &self,
-        _: Request<v1::WatchTasksRequest>,
+        request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<BoxStream<v1::WatchTasksResponse>>, Status> {
-        not_implemented()
+        let caller = caller_of(&request)?;
+        let (scope, begin) = parse::watch(&caller, &self.page_tokens, request.get_ref(), now())?;
+        let principal = request.extensions().get::<Principal>().cloned().ok_or(TaskReason::TokenMissing);
+        let principal = principal.map_err(Problem::from)?;
+        let begin = match begin {
+            Some(begin) => begin,
+            None => {
+                let position = self.store.position_now().await;
+                Begin::Behind(position.map_err(|error| store_problem("watch_tasks", &error))?, now())
+            }
+        };
+        let watcher = self.feed.watch(self.store.clone(), scope, begin);
+        let watcher = watcher.map_err(|_| Problem::new(TaskReason::RateLimited).retry_after(Duration::from_secs(5)))?;
+        let (revocations, tokens) = (self.revocations.clone(), Arc::clone(&self.page_tokens));
+        let watch = Watch { watcher, principal, revocations, tokens, caller: caller.user_id, scope };
+        Ok(Response::new(watch.stream()))
+    }
+}
+
+/// What an error of a batch means to a caller.
+fn batch_problem(operation: &'static str, error: BatchError) -> Problem {
+    let problem = store_problem(operation, &error.error);
+    match error.index {
+        Some(index) => problem.metadata("index", index.to_string()),
+        None => problem,
     }
 }

@@ -3,14 +3,18 @@
 //! The rows can be distributed by owner, so every statement of a member's request names `user_id`, nothing relies on triggers
 //! or foreign keys, and times come as parameters. An administrator's change first looks up the owner, then is an owner's change.
 
+mod batches;
+mod changes;
+mod expiry;
 mod ownership;
 mod requests;
 mod row;
 pub mod schema;
+mod stats;
 mod task_list;
 mod tasks;
 
-pub use requests::EXPIRY_BATCH;
+pub use batches::BatchError;
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a statement about tasks gave no result.
@@ -30,6 +34,9 @@ pub enum TaskStoreError {
         /// What stands there.
         status: String,
     },
+    /// The snapshot of the transactions has a form that we do not know.
+    #[error("pg_current_snapshot() gave something unknown")]
+    SnapshotUnreadable,
     /// The database.
     #[error(transparent)]
     Database(DatabaseError),

@@ -1,45 +1,149 @@
-//! All tasks of one owner.
+//! All tasks of one owner: deleted for good, or given to another.
 
-use diesel::sql_types::{BigInt, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl;
+use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::changes::changes_log_on_conn;
+use super::row::{KeptRow, TaskRow};
+use super::schema::{task_changes, task_requests, tasks};
 use super::{TaskStore, TaskStoreError};
-use crate::domain::ids::UserId;
+use crate::domain::change::ChangeKind;
+use crate::domain::ids::{TaskId, UserId};
+use crate::domain::task::Task;
 
-/// Most rows that one statement deletes: a heap of tasks must not hold locks for long nor run into the time limit.
-const PURGE_BATCH: i64 = 1_000;
-
-/// The rows to delete are chosen by the whole key, so that the statement names the owner wherever rows are distributed.
-const PURGE_TASKS: &str = "DELETE FROM tasks WHERE user_id = $1 AND id IN \
-    (SELECT id FROM tasks WHERE user_id = $1 LIMIT $2)";
-const PURGE_REQUESTS: &str = "DELETE FROM task_requests WHERE user_id = $1 AND request_id IN \
-    (SELECT request_id FROM task_requests WHERE user_id = $1 LIMIT $2)";
+/// Most rows of one transaction: a heap of tasks must not hold locks for long, nor run into the time limit, nor be one heap of changes.
+const BATCH: i64 = 200;
 
 impl TaskStore {
-    /// Deletes all tasks of a user for good, and what its request ids made. Gives how many tasks. In batches, each its own
-    /// transaction: what is deleted stays deleted when the call ends early, and the next call goes on from there.
-    pub async fn tasks_purge(&self, owner: UserId) -> Result<i64, TaskStoreError> {
-        let purged = self.purge(PURGE_TASKS, owner).await?;
-        self.purge(PURGE_REQUESTS, owner).await?;
+    /// Deletes all tasks of a user for good, what its request ids made, and what the log of changes has of them. Gives how many tasks.
+    /// In batches, each its own transaction: what is deleted stays deleted when the call ends early, and the next one goes on.
+    pub async fn tasks_purge(&self, owner: UserId, now: DateTime<Utc>) -> Result<i64, TaskStoreError> {
+        let mut purged = 0;
+        loop {
+            let deleted =
+                self.database.transaction("tasks_purge", async |conn| purge_on_conn(conn, owner, now).await).await?;
+            purged += deleted;
+            if deleted < BATCH {
+                break;
+            }
+        }
+        self.database
+            .run("tasks_purge_traces", async |conn| {
+                let requests = task_requests::table.filter(task_requests::user_id.eq(owner.0));
+                diesel::delete(requests).execute(conn).await?;
+                let texts = task_changes::kind.eq(ChangeKind::Upserted.as_str());
+                let changes = task_changes::table.filter(task_changes::user_id.eq(owner.0).and(texts));
+                diesel::delete(changes).execute(conn).await?;
+                Ok::<_, TaskStoreError>(())
+            })
+            .await?;
         Ok(purged)
     }
 
-    async fn purge(&self, statement: &'static str, owner: UserId) -> Result<i64, TaskStoreError> {
-        let mut purged = 0;
+    /// Gives all tasks of one user to another, the deleted ones too. Gives how many. In batches, as [`Self::tasks_purge`].
+    pub async fn tasks_reassign_all(
+        &self,
+        from: UserId,
+        to: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<i64, TaskStoreError> {
+        let mut moved = 0;
+        if from == to {
+            return Ok(moved);
+        }
         loop {
-            let deleted = self
+            let batch = self
                 .database
-                .run("tasks_purge", async |conn| {
-                    let batch = diesel::sql_query(statement);
-                    let batch = batch.bind::<SqlUuid, _>(owner.0).bind::<BigInt, _>(PURGE_BATCH);
-                    Ok::<_, TaskStoreError>(batch.execute(conn).await?)
+                .transaction("tasks_reassign_all", async |conn| {
+                    let ids = ids_on_conn(conn, from).await?;
+                    move_on_conn(conn, (from, to), &ids, now).await
                 })
                 .await?;
-            let deleted = i64::try_from(deleted).unwrap_or(PURGE_BATCH);
-            purged += deleted;
-            if deleted < PURGE_BATCH {
-                return Ok(purged);
+            moved += batch;
+            if batch < BATCH {
+                return Ok(moved);
             }
         }
     }
+
+    /// Gives these tasks of one user to another; those that are the other's already stay. Gives how many it moved. One that is neither's
+    /// is [`TaskStoreError::NotFound`], and then nothing is moved.
+    pub async fn tasks_reassign(
+        &self,
+        from: UserId,
+        to: UserId,
+        ids: &[TaskId],
+        now: DateTime<Utc>,
+    ) -> Result<i64, TaskStoreError> {
+        self.database
+            .transaction("tasks_reassign", async |conn| {
+                let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+                let owners = tasks::user_id.eq_any([from.0, to.0]);
+                let found: Vec<(Uuid, Uuid)> = tasks::table
+                    .filter(owners.and(tasks::id.eq_any(&wanted)))
+                    .order((tasks::user_id, tasks::id))
+                    .select((tasks::user_id, tasks::id))
+                    .for_update()
+                    .load(conn)
+                    .await?;
+                let known: HashSet<Uuid> = found.iter().map(|(_, id)| *id).collect();
+                if wanted.iter().any(|id| !known.contains(id)) {
+                    return Err(TaskStoreError::NotFound);
+                }
+                let theirs = found.into_iter().filter(|(owner, _)| *owner == from.0 && from != to);
+                let theirs: Vec<Uuid> = theirs.map(|(_, id)| id).collect();
+                move_on_conn(conn, (from, to), &theirs, now).await
+            })
+            .await
+    }
+}
+
+/// Some of the tasks of a user, locked.
+async fn ids_on_conn(conn: &mut AsyncPgConnection, owner: UserId) -> Result<Vec<Uuid>, TaskStoreError> {
+    let some = tasks::table.filter(tasks::user_id.eq(owner.0)).order(tasks::id).select(tasks::id).limit(BATCH);
+    Ok(some.for_update().load(conn).await?)
+}
+
+async fn purge_on_conn(conn: &mut AsyncPgConnection, owner: UserId, now: DateTime<Utc>) -> Result<i64, TaskStoreError> {
+    let ids = ids_on_conn(conn, owner).await?;
+    let gone = tasks::table.filter(tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)));
+    let rows: Vec<(TaskRow, Option<DateTime<Utc>>)> =
+        diesel::delete(gone).returning((TaskRow::as_returning(), tasks::deleted_at)).load(conn).await?;
+    let count = i64::try_from(rows.len()).unwrap_or(BATCH);
+    // Of those that were deleted before everybody has been told.
+    let told = rows.into_iter().filter(|(_, deleted_at)| deleted_at.is_none()).map(|(row, _)| row);
+    let told = told.map(|row| Task::try_from(row).map(|task| changed(task, now))).collect::<Result<Vec<_>, _>>()?;
+    changes_log_on_conn(conn, ChangeKind::Deleted, &told).await?;
+    Ok(count)
+}
+
+/// The rows go and come anew: where tasks are distributed by owner a row cannot change its owner.
+async fn move_on_conn(
+    conn: &mut AsyncPgConnection,
+    (from, to): (UserId, UserId),
+    ids: &[Uuid],
+    now: DateTime<Utc>,
+) -> Result<i64, TaskStoreError> {
+    let gone = tasks::table.filter(tasks::user_id.eq(from.0).and(tasks::id.eq_any(ids)));
+    let rows: Vec<KeptRow> = diesel::delete(gone).returning(KeptRow::as_returning()).load(conn).await?;
+    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    let rows: Vec<KeptRow> = rows.into_iter().map(|row| row.given_to(to, now)).collect();
+    // A statement has at most 65,535 parameters.
+    for rows in rows.chunks(1_000) {
+        diesel::insert_into(tasks::table).values(rows).execute(conn).await?;
+    }
+    let living = rows.into_iter().filter(KeptRow::is_living).map(Task::try_from);
+    let living = living.collect::<Result<Vec<_>, _>>()?;
+    let left: Vec<Task> = living.iter().map(|task| Task { user_id: from, ..task.clone() }).collect();
+    changes_log_on_conn(conn, ChangeKind::Moved, &left).await?;
+    changes_log_on_conn(conn, ChangeKind::Upserted, &living).await?;
+    Ok(count)
+}
+
+fn changed(task: Task, now: DateTime<Utc>) -> Task {
+    Task { version: task.version + 1, updated_at: now, ..task }
 }

@@ -47,6 +47,45 @@ impl TryFrom<TaskRow> for Task {
     }
 }
 
+/// A whole row, to be kept somewhere else.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
+pub(super) struct KeptRow {
+    id: Uuid,
+    user_id: Uuid,
+    title: String,
+    description: Option<String>,
+    status: String,
+    due_date: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    version: i64,
+    deleted_at: Option<DateTime<Utc>>,
+    limits_waived: bool,
+    completed_at: Option<DateTime<Utc>>,
+}
+
+impl KeptRow {
+    /// The row of another owner: a change like any other.
+    pub(super) fn given_to(self, owner: UserId, now: DateTime<Utc>) -> Self {
+        Self { user_id: owner.0, version: self.version + 1, updated_at: now, ..self }
+    }
+
+    /// Whether the task was not deleted.
+    pub(super) fn is_living(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+}
+
+impl TryFrom<KeptRow> for Task {
+    type Error = TaskStoreError;
+
+    fn try_from(row: KeptRow) -> Result<Self, TaskStoreError> {
+        let KeptRow { id, user_id, title, description, status, due_date, created_at, updated_at, version, .. } = row;
+        TaskRow { id, user_id, title, description, status, due_date, created_at, updated_at, version }.try_into()
+    }
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = tasks)]
 pub(super) struct NewTaskRow<'a> {
@@ -58,6 +97,7 @@ pub(super) struct NewTaskRow<'a> {
     due_date: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    completed_at: Option<DateTime<Utc>>,
 }
 
 impl<'a> From<&'a NewTask> for NewTaskRow<'a> {
@@ -71,6 +111,7 @@ impl<'a> From<&'a NewTask> for NewTaskRow<'a> {
             due_date: task.due_date,
             created_at: task.created_at,
             updated_at: task.created_at,
+            completed_at: (task.status == TaskStatus::Completed).then_some(task.created_at),
         }
     }
 }

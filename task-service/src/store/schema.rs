@@ -13,6 +13,7 @@ diesel::table! {
         version -> Int8,
         deleted_at -> Nullable<Timestamptz>,
         limits_waived -> Bool,
+        completed_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -25,4 +26,20 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(tasks, task_requests,);
+diesel::table! {
+    task_changes (user_id, xact, task_id, version) {
+        user_id -> Uuid,
+        xact -> Int8,
+        task_id -> Uuid,
+        version -> Int8,
+        kind -> Varchar,
+        changed_at -> Timestamptz,
+        title -> Text,
+        description -> Nullable<Text>,
+        status -> Varchar,
+        due_date -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(tasks, task_requests, task_changes);

@@ -1,17 +1,24 @@
 //! One task: create, find, update, delete.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
+use diesel::dsl::case_when;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{Bool, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::requests::request_claim_on_conn;
-use super::row::{NewTaskRow, TaskRow};
+use super::batches::tasks_insert_on_conn;
+use super::changes::changes_log_on_conn;
+use super::requests::requests_claim_on_conn;
+use super::row::TaskRow;
 use super::schema::tasks;
 use super::{TaskStore, TaskStoreError};
 use crate::domain::access::Scope;
+use crate::domain::change::ChangeKind;
 use crate::domain::ids::{TaskId, UserId};
+use crate::domain::status::TaskStatus;
 use crate::domain::task::{NewTask, Task, TaskChange};
 use crate::domain::text::{DESCRIPTION_MAX, TITLE_MAX};
 
@@ -24,18 +31,10 @@ impl TaskStore {
     /// Stores a new task. With a request id that already made a task within 24 hours it stores nothing and answers that task as it is
     /// now, also when it was deleted since: the caller asks for a lost answer.
     pub async fn task_create(&self, task: &NewTask) -> Result<Task, TaskStoreError> {
-        let Some(request_id) = task.request_id else {
-            return self.database.run("task_create", async |conn| task_insert_on_conn(conn, task).await).await;
-        };
         self.database
-            .transaction("task_create_once", async |conn| {
-                let id = request_claim_on_conn(conn, task, request_id).await?;
-                if id == task.id {
-                    return task_insert_on_conn(conn, task).await;
-                }
-                let first = tasks::table.filter(tasks::user_id.eq(task.user_id.0)).filter(tasks::id.eq(id.0));
-                let row: Option<TaskRow> = first.select(TaskRow::as_select()).first(conn).await.optional()?;
-                row.ok_or(TaskStoreError::NotFound)?.try_into()
+            .transaction("task_create", async |conn| {
+                let made = tasks_created_on_conn(conn, &[task]).await?;
+                made.into_iter().next().flatten().ok_or(TaskStoreError::NotFound)
             })
             .await
     }
@@ -55,29 +54,11 @@ impl TaskStore {
         now: DateTime<Utc>,
     ) -> Result<Task, TaskStoreError> {
         self.database
-            .run("task_update", async |conn| {
+            .transaction("task_update", async |conn| {
                 let owner = task_owner_on_conn(conn, scope, id).await?;
-                let changed: Option<TaskRow> = diesel::update(live(owner, id).filter(unchanged_since(seen)))
-                    .set((
-                        change.title.as_ref().map(|title| tasks::title.eq(title.as_str())),
-                        change
-                            .description
-                            .as_ref()
-                            .map(|text| tasks::description.eq(text.as_ref().map(|text| text.as_str()))),
-                        change.status.map(|status| tasks::status.eq(status.as_str())),
-                        change.due_date.map(|due| tasks::due_date.eq(due)),
-                        tasks::limits_waived.eq(limits_still_waived(change)),
-                        tasks::version.eq(tasks::version + 1),
-                        tasks::updated_at.eq(now),
-                    ))
-                    .returning(TaskRow::as_returning())
-                    .get_result(conn)
-                    .await
-                    .optional()?;
-                match changed {
-                    Some(row) => row.try_into(),
-                    None => Err(why_unchanged(conn, owner, id, seen).await?),
-                }
+                let task = update_on_conn(conn, owner, id, change, seen, now).await?;
+                changes_log_on_conn(conn, ChangeKind::Upserted, std::slice::from_ref(&task)).await?;
+                Ok(task)
             })
             .await
     }
@@ -91,16 +72,64 @@ impl TaskStore {
         now: DateTime<Utc>,
     ) -> Result<(), TaskStoreError> {
         self.database
-            .run("task_delete", async |conn| {
+            .transaction("task_delete", async |conn| {
                 let owner = task_owner_on_conn(conn, scope, id).await?;
-                let deleted = diesel::update(live(owner, id).filter(unchanged_since(seen)))
-                    .set((tasks::deleted_at.eq(now), tasks::version.eq(tasks::version + 1), tasks::updated_at.eq(now)))
-                    .execute(conn)
-                    .await?;
-                if deleted == 0 { Err(why_unchanged(conn, owner, id, seen).await?) } else { Ok(()) }
+                let deleted: Option<TaskRow> = diesel::update(live(owner, id).filter(unchanged_since(seen)))
+                    .set(deleted_columns(now))
+                    .returning(TaskRow::as_returning())
+                    .get_result(conn)
+                    .await
+                    .optional()?;
+                let Some(row) = deleted else { return Err(why_unchanged(conn, owner, id, seen).await?) };
+                changes_log_on_conn(conn, ChangeKind::Deleted, &[row.try_into()?]).await
             })
             .await
     }
+}
+
+/// Changes a task of this owner; who calls writes it down for those who watch.
+pub(super) async fn update_on_conn(
+    conn: &mut AsyncPgConnection,
+    owner: UserId,
+    id: TaskId,
+    change: &TaskChange,
+    seen: Option<i64>,
+    now: DateTime<Utc>,
+) -> Result<Task, TaskStoreError> {
+    let changed: Option<TaskRow> = diesel::update(live(owner, id).filter(unchanged_since(seen)))
+        .set((
+            change.title.as_ref().map(|title| tasks::title.eq(title.as_str())),
+            change.description.as_ref().map(|text| tasks::description.eq(text.as_ref().map(|text| text.as_str()))),
+            change.status.map(|status| tasks::status.eq(status.as_str())),
+            change.status.map(|status| tasks::completed_at.eq(completed_since(status, now))),
+            change.due_date.map(|due| tasks::due_date.eq(due)),
+            tasks::limits_waived.eq(limits_still_waived(change)),
+            tasks::version.eq(tasks::version + 1),
+            tasks::updated_at.eq(now),
+        ))
+        .returning(TaskRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    match changed {
+        Some(row) => row.try_into(),
+        None => Err(why_unchanged(conn, owner, id, seen).await?),
+    }
+}
+
+/// When a task with this new status was completed: one that was before stays so.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn completed_since(status: TaskStatus, now: DateTime<Utc>) -> _ {
+    let completed: Option<DateTime<Utc>> = (status == TaskStatus::Completed).then_some(now);
+    let (stays, spelled): (bool, &'static str) = (status == TaskStatus::Completed, TaskStatus::Completed.as_str());
+    let was_completed = stays.into_sql::<Bool>().and(tasks::status.eq(spelled));
+    case_when(was_completed, tasks::completed_at).otherwise(completed.into_sql::<Nullable<Timestamptz>>())
+}
+
+/// What becomes of a deleted task: no read finds it any more, the row goes later.
+#[diesel::dsl::auto_type(no_type_alias)]
+pub(super) fn deleted_columns(now: DateTime<Utc>) -> _ {
+    (tasks::deleted_at.eq(now), tasks::version.eq(tasks::version + 1_i64), tasks::updated_at.eq(now))
 }
 
 /// The row of a task that is not deleted, by its whole key.
@@ -131,13 +160,28 @@ fn limits_still_waived(change: &TaskChange) -> _ {
     tasks::limits_waived.and(title_breaks.or(description_breaks))
 }
 
-async fn task_insert_on_conn(conn: &mut AsyncPgConnection, task: &NewTask) -> Result<Task, TaskStoreError> {
-    let row: TaskRow = diesel::insert_into(tasks::table)
-        .values(NewTaskRow::from(task))
-        .returning(TaskRow::as_returning())
-        .get_result(conn)
-        .await?;
-    row.try_into()
+/// Stores new tasks, or finds those that their request ids have made before: as they are now, also deleted ones; `None` is gone.
+pub(super) async fn tasks_created_on_conn(
+    conn: &mut AsyncPgConnection,
+    new: &[&NewTask],
+) -> Result<Vec<Option<Task>>, TaskStoreError> {
+    let claimed = requests_claim_on_conn(conn, new).await?;
+    let made_by = |task: &NewTask| {
+        task.request_id.and_then(|request| claimed.get(&(task.user_id, request))).copied().unwrap_or(task.id)
+    };
+    let (fresh, repeated): (Vec<&NewTask>, Vec<&NewTask>) = new.iter().partition(|task| made_by(task) == task.id);
+    let inserted = tasks_insert_on_conn(conn, &fresh).await?;
+    changes_log_on_conn(conn, ChangeKind::Upserted, &inserted).await?;
+    let mut found: HashMap<TaskId, Task> = inserted.into_iter().map(|task| (task.id, task)).collect();
+    for task in repeated {
+        let first = made_by(task);
+        let row = tasks::table.filter(tasks::user_id.eq(task.user_id.0)).filter(tasks::id.eq(first.0));
+        let row: Option<TaskRow> = row.select(TaskRow::as_select()).first(conn).await.optional()?;
+        if let Some(row) = row {
+            found.insert(first, row.try_into()?);
+        }
+    }
+    Ok(new.iter().map(|task| found.get(&made_by(task)).cloned()).collect())
 }
 
 async fn task_find_on_conn(conn: &mut AsyncPgConnection, scope: Scope, id: TaskId) -> Result<Task, TaskStoreError> {

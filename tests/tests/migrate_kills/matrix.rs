@@ -27,8 +27,8 @@ const DRIFTED: &str = "
     ALTER TABLE tasks ALTER COLUMN user_id DROP NOT NULL; UPDATE tasks SET user_id = NULL WHERE title LIKE '%3';
     ALTER TABLE tasks DROP CONSTRAINT tasks_status_check; UPDATE tasks SET status = 'pending' WHERE title LIKE '%4';
     ALTER TABLE tasks ALTER COLUMN title TYPE varchar(400); ALTER TABLE tasks ALTER COLUMN version TYPE int;
-    DROP INDEX idx_tasks_user_status; CREATE INDEX idx_tasks_user_status ON tasks (status);
-    DROP INDEX idx_tasks_user_due_date; DROP TABLE task_requests;
+    DROP INDEX idx_tasks_live_status; CREATE INDEX idx_tasks_live_status ON tasks (status);
+    DROP INDEX idx_tasks_live_user_due_date; DROP TABLE task_requests;
     ALTER TABLE users DROP CONSTRAINT fk_users_role_id;
     ALTER TABLE users ADD CONSTRAINT fk_users_role_id FOREIGN KEY (role_id) REFERENCES roles (id) ON DELETE SET NULL NOT VALID;
     ALTER TABLE users ALTER COLUMN role_id DROP NOT NULL; UPDATE users SET role_id = NULL WHERE username LIKE '%5';

@@ -1,0 +1,2 @@
+-- One user's tasks in the order of a list, and its ties; the deleted ones are not passed over.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tasks_live_user_title ON tasks (user_id, ("left"(title, 200)) COLLATE "C", id) WHERE deleted_at IS NULL;

@@ -1,0 +1,2 @@
+-- Everybody's tasks in the order of a list: for administrators.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tasks_live_status ON tasks (status, id) WHERE deleted_at IS NULL;

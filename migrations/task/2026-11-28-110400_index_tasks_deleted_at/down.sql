@@ -1,0 +1,2 @@
+-- Nothing is lost but the index.
+DROP INDEX CONCURRENTLY IF EXISTS idx_tasks_deleted_at;

@@ -1,0 +1,2 @@
+-- Superseded by wider ones: nothing needs them back.
+SELECT 1;

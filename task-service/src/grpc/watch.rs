@@ -1,0 +1,104 @@
+//! The stream of WatchTasks.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use auth_client::{Principal, Revocations};
+use futures_util::stream;
+use proto::task::v1;
+use proto::task::v1::watch_tasks_response::Event;
+use proto::time::from_utc;
+use tonic::Status;
+use tonic::codegen::BoxStream;
+
+use super::convert::task_message;
+use crate::domain::access::Scope;
+use crate::domain::change::ChangeKind;
+use crate::domain::ids::UserId;
+use crate::domain::page_token::PageTokens;
+use crate::domain::position::Position;
+use crate::domain::resume_token;
+use crate::domain::time::now;
+use crate::errors::{Problem, TaskReason, store_problem};
+use crate::watch::{Step, WatchEnd, Watcher};
+
+/// When to come back to a database that is away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A watch that goes on for as long as the caller may watch.
+pub(super) struct Watch {
+    pub(super) watcher: Watcher,
+    pub(super) principal: Principal,
+    pub(super) revocations: Option<Revocations>,
+    pub(super) tokens: Arc<PageTokens>,
+    pub(super) caller: UserId,
+    pub(super) scope: Scope,
+}
+
+impl Watch {
+    /// The events, up to the first error.
+    pub(super) fn stream(self) -> BoxStream<v1::WatchTasksResponse> {
+        Box::pin(stream::unfold(Some(self), |watch| async {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(message) => Some((Ok(message), Some(watch))),
+                Err(problem) => Some((Err(Status::from(problem)), None)),
+            }
+        }))
+    }
+
+    async fn next(&mut self) -> Result<v1::WatchTasksResponse, Problem> {
+        loop {
+            self.may_go_on()?;
+            if let Some(step) = self.watcher.next().await.map_err(end_problem)? {
+                return Ok(self.message(step));
+            }
+        }
+    }
+
+    fn may_go_on(&self) -> Result<(), Problem> {
+        if self.principal.expires_at <= SystemTime::now() {
+            return Err(TaskReason::TokenExpired.into());
+        }
+        if self.revocations.as_ref().is_some_and(|revocations| revocations.voids(&self.principal)) {
+            return Err(TaskReason::TokenRevoked.into());
+        }
+        Ok(())
+    }
+
+    fn message(&self, step: Step) -> v1::WatchTasksResponse {
+        let (event, position) = match step {
+            Step::SnapshotStarted => (Event::SnapshotStarted(v1::TaskSnapshotStarted {}), None),
+            Step::InSnapshot(task) => (Event::Upserted(task_message(task)), None),
+            Step::SnapshotCompleted(task_count, position) => {
+                (Event::SnapshotCompleted(v1::TaskSnapshotCompleted { task_count }), Some(position))
+            }
+            Step::Changed(change, position) => {
+                let event = match change.kind {
+                    ChangeKind::Upserted => Event::Upserted(task_message(change.task)),
+                    ChangeKind::Deleted | ChangeKind::Moved => Event::Deleted(v1::TaskDeleted {
+                        id: change.task.id.to_string(),
+                        user_id: change.task.user_id.to_string(),
+                        deleted_at: Some(from_utc(change.task.updated_at)),
+                    }),
+                };
+                (event, Some(position))
+            }
+            Step::Heartbeat(position) => (Event::Heartbeat(v1::TaskHeartbeat {}), Some(position)),
+        };
+        let resume_token = position.map(|position| self.token(&position)).unwrap_or_default();
+        v1::WatchTasksResponse { resume_token, sent_at: Some(from_utc(now())), event: Some(event) }
+    }
+
+    fn token(&self, position: &Position) -> String {
+        resume_token::seal(&self.tokens, self.caller, self.scope, position, self.watcher.current_at())
+    }
+}
+
+fn end_problem(end: WatchEnd) -> Problem {
+    match end {
+        WatchEnd::PositionUnknown => TaskReason::ResumeTokenExpired.into(),
+        WatchEnd::Silent => Problem::new(TaskReason::Unavailable).retry_after(RETRY_AFTER),
+        WatchEnd::Store(error) => store_problem("watch_tasks", &error),
+    }
+}

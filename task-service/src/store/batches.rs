@@ -1,0 +1,183 @@
+//! Several tasks at once: all of them, or none. An error says which of them it is about.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use service_kit::database::{DatabaseError, StoreError};
+use uuid::Uuid;
+
+use super::changes::changes_log_on_conn;
+use super::row::{NewTaskRow, TaskRow};
+use super::schema::tasks;
+use super::tasks::{deleted_columns, tasks_created_on_conn, update_on_conn};
+use super::{TaskStore, TaskStoreError};
+use crate::domain::access::Scope;
+use crate::domain::change::ChangeKind;
+use crate::domain::ids::{TaskId, UserId};
+use crate::domain::task::{NewTask, Task, TaskChange};
+
+/// Why a batch gave no result, and because of which of its parts; `None`: because of none in particular.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchError {
+    /// The place of the part, from 0.
+    pub index: Option<usize>,
+    /// What is wrong.
+    pub error: TaskStoreError,
+}
+
+impl BatchError {
+    fn at(index: usize, error: TaskStoreError) -> Self {
+        Self { index: Some(index), error }
+    }
+}
+
+impl<E: Into<TaskStoreError>> From<E> for BatchError {
+    fn from(error: E) -> Self {
+        Self { index: None, error: error.into() }
+    }
+}
+
+impl StoreError for BatchError {
+    fn as_database(&self) -> Option<&DatabaseError> {
+        self.error.as_database()
+    }
+}
+
+impl TaskStore {
+    /// Stores new tasks, in the order of the requests. See [`Self::task_create`] for request ids; one that stands twice makes one task.
+    pub async fn tasks_create(&self, new: &[NewTask]) -> Result<Vec<Task>, BatchError> {
+        self.database
+            .transaction("tasks_create", async |conn| {
+                let mut first_of = HashMap::new();
+                let mut asked: Vec<&NewTask> = Vec::with_capacity(new.len());
+                for task in new {
+                    match task.request_id {
+                        Some(request) if first_of.contains_key(&(task.user_id, request)) => {}
+                        Some(request) => {
+                            first_of.insert((task.user_id, request), task.id);
+                            asked.push(task);
+                        }
+                        None => asked.push(task),
+                    }
+                }
+                let made = tasks_created_on_conn(conn, &asked).await?;
+                let by_id: HashMap<TaskId, Option<Task>> = asked.iter().map(|task| task.id).zip(made).collect();
+                let mut answer = Vec::with_capacity(new.len());
+                for (index, task) in new.iter().enumerate() {
+                    let first = task.request_id.and_then(|request| first_of.get(&(task.user_id, request)));
+                    let found = by_id.get(first.unwrap_or(&task.id)).cloned().flatten();
+                    answer.push(found.ok_or_else(|| BatchError::at(index, TaskStoreError::NotFound))?);
+                }
+                Ok::<_, BatchError>(answer)
+            })
+            .await
+    }
+
+    /// Reads tasks, in the order of the ids.
+    pub async fn tasks_find(&self, scope: Scope, ids: &[TaskId]) -> Result<Vec<Task>, BatchError> {
+        self.database
+            .run("tasks_find", async |conn| {
+                let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+                let live = tasks::table.filter(tasks::id.eq_any(wanted)).filter(tasks::deleted_at.is_null());
+                let rows: Vec<TaskRow> = match scope {
+                    Scope::Of(owner) => {
+                        live.filter(tasks::user_id.eq(owner.0)).select(TaskRow::as_select()).load(conn).await?
+                    }
+                    Scope::All => live.select(TaskRow::as_select()).load(conn).await?,
+                };
+                let mut found = HashMap::with_capacity(rows.len());
+                for row in rows {
+                    let task = Task::try_from(row)?;
+                    found.insert(task.id, task);
+                }
+                let each = ids.iter().enumerate().map(|(index, id)| {
+                    found.get(id).cloned().ok_or_else(|| BatchError::at(index, TaskStoreError::NotFound))
+                });
+                each.collect()
+            })
+            .await
+    }
+
+    /// Changes tasks, each another one; the answer is in their order. See [`Self::task_update`].
+    pub async fn tasks_update(
+        &self,
+        scope: Scope,
+        updates: &[(TaskId, TaskChange, Option<i64>)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Task>, BatchError> {
+        self.database
+            .transaction("tasks_update", async |conn| {
+                // In one order, so that two batches wait for each other in a row.
+                let ids: Vec<TaskId> = updates.iter().map(|(id, ..)| *id).collect();
+                let owners = owners_locked_on_conn(conn, scope, &ids).await?;
+                let mut updated = Vec::with_capacity(updates.len());
+                for (index, (id, change, seen)) in updates.iter().enumerate() {
+                    let owner = owners.get(id).ok_or_else(|| BatchError::at(index, TaskStoreError::NotFound))?;
+                    let task = update_on_conn(conn, *owner, *id, change, *seen, now).await;
+                    updated.push(task.map_err(|error| BatchError::at(index, error))?);
+                }
+                changes_log_on_conn(conn, ChangeKind::Upserted, &updated).await?;
+                Ok::<_, BatchError>(updated)
+            })
+            .await
+    }
+
+    /// Deletes tasks; an id that stands twice counts once. See [`Self::task_delete`].
+    pub async fn tasks_delete(&self, scope: Scope, ids: &[TaskId], now: DateTime<Utc>) -> Result<(), BatchError> {
+        self.database
+            .transaction("tasks_delete", async |conn| {
+                let owners = owners_locked_on_conn(conn, scope, ids).await?;
+                if let Some(index) = ids.iter().position(|id| !owners.contains_key(id)) {
+                    return Err(BatchError::at(index, TaskStoreError::NotFound));
+                }
+                let users: BTreeSet<Uuid> = owners.values().map(|owner| owner.0).collect();
+                let wanted: Vec<Uuid> = owners.keys().map(|id| id.0).collect();
+                let rows: Vec<TaskRow> = diesel::update(tasks::table)
+                    .filter(tasks::user_id.eq_any(users).and(tasks::id.eq_any(wanted)))
+                    .filter(tasks::deleted_at.is_null())
+                    .set(deleted_columns(now))
+                    .returning(TaskRow::as_returning())
+                    .load(conn)
+                    .await?;
+                let deleted = rows.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
+                changes_log_on_conn(conn, ChangeKind::Deleted, &deleted).await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Whose the tasks are that are there, each locked, in one order.
+async fn owners_locked_on_conn(
+    conn: &mut AsyncPgConnection,
+    scope: Scope,
+    ids: &[TaskId],
+) -> Result<HashMap<TaskId, UserId>, TaskStoreError> {
+    let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let live = tasks::table.filter(tasks::id.eq_any(wanted)).filter(tasks::deleted_at.is_null());
+    let live = live.order((tasks::user_id, tasks::id)).select((tasks::id, tasks::user_id));
+    let rows: Vec<(Uuid, Uuid)> = match scope {
+        Scope::Of(owner) => live.filter(tasks::user_id.eq(owner.0)).for_update().load(conn).await?,
+        Scope::All => live.for_update().load(conn).await?,
+    };
+    Ok(rows.into_iter().map(|(id, owner)| (TaskId(id), UserId(owner))).collect())
+}
+
+/// Inserts rows of new tasks, in their order.
+pub(super) async fn tasks_insert_on_conn(
+    conn: &mut AsyncPgConnection,
+    new: &[&NewTask],
+) -> Result<Vec<Task>, TaskStoreError> {
+    let mut made = Vec::with_capacity(new.len());
+    // A statement has at most 65,535 parameters.
+    for new in new.chunks(1_000) {
+        let values: Vec<_> = new.iter().map(|task| NewTaskRow::from(*task)).collect();
+        let insert = diesel::insert_into(tasks::table).values(values).returning(TaskRow::as_returning());
+        let rows: Vec<TaskRow> = insert.load(conn).await?;
+        made.extend(rows.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(made)
+}
