@@ -14,7 +14,7 @@ use proto::auth::v1::user_service_client::UserServiceClient;
 use proto::auth::v1::watch_revocations_response::Event;
 use proto::auth::v1::*;
 use proto::task::v1::task_service_client::TaskServiceClient;
-use proto::task::v1::{CreateTaskRequest, ListTasksRequest};
+use proto::task::v1::{CreateTaskRequest, ListTasksRequest, WatchTasksRequest};
 use tests::{Account, AuthServer, Authorized, PASSWORD, Pair, Refusal, Service, TestDatabase, assert_refused};
 use tests::{http_get, run_program};
 use tonic::{Code, Status, Streaming};
@@ -249,6 +249,26 @@ async fn a_deleted_service_account_is_refused() {
     world.tasks(&token).await.unwrap();
     world.programs().delete_service_account(DeleteServiceAccountRequest { id }).await.unwrap();
     world.refused("DeleteServiceAccount", &token).await;
+}
+
+/// Attack: open a stream of tasks before the session is ended, and go on reading.
+#[tokio::test]
+async fn a_watch_of_tasks_ends_with_the_session() {
+    let world = World::start().await;
+    let ann = world.pair.sign_up("ann").await;
+    let mut tasks = TaskServiceClient::new(world.pair.task.channel_with(ann.access_token()));
+    let mut stream = tasks.watch_tasks(WatchTasksRequest::default()).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    world.pair.auth_as(&ann).sign_out_all(SignOutAllRequest {}).await.unwrap();
+    let ended = async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(ARRIVES, ended).await.expect("the stream goes on after the session has ended");
+    assert_refused::<()>(Err(status), Code::Unauthenticated, "TOKEN_REVOKED");
 }
 
 #[tokio::test]

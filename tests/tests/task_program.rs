@@ -4,9 +4,11 @@ mod task_support;
 
 use std::time::Duration;
 
-use proto::task::v1::{GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest};
+use proto::task::v1::{
+    BatchDeleteTasksRequest, GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest, WatchTasksRequest,
+};
 use task_support::{at, create, titled, update};
-use tests::{Pair, Service, TaskServer, TestDatabase, assert_refused, run_migrate, run_program};
+use tests::{Pair, Service, TaskServer, TestDatabase, assert_refused, http_get, run_migrate, run_program};
 use tonic::{Code, Request};
 
 const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://me:s3cret@127.0.0.1:1/tasks");
@@ -230,4 +232,68 @@ async fn a_spent_deadline_stops_the_statement() {
         assert_eq!(listed, std::slice::from_ref(&task));
     }
     update(&mut tasks, Task { id: task.id, due_date: at(1, 0), ..Default::default() }, &[]).await.unwrap();
+}
+
+/// Clients that vanish in the middle of calls and streams, by the hundred: no statement goes on for them, no connection and no
+/// watcher's place stays behind.
+#[tokio::test]
+async fn clients_that_are_killed_by_the_hundred_leave_nothing_behind() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let task = create(&mut pair.tasks(&alice), titled("t")).await;
+    let database = pair.task_database.as_ref().unwrap();
+    let mut locker = database.client().await;
+    let lock = locker.transaction().await.unwrap();
+    lock.execute("SELECT FROM tasks FOR UPDATE", &[]).await.unwrap();
+    for round in 0..3 {
+        let clients = (0..100).map(|n| {
+            // Each on a connection of its own, which ends with it.
+            let (mut tasks, id) = (pair.tasks(&alice), task.id.clone());
+            tokio::spawn(async move {
+                match n % 4 {
+                    0 => drop(update(&mut tasks, Task { id, due_date: at(1, 0), ..Default::default() }, &[]).await),
+                    1 => {
+                        let ids = vec![id];
+                        drop(tasks.batch_delete_tasks(BatchDeleteTasksRequest { ids }).await);
+                    }
+                    2 => {
+                        let watch = WatchTasksRequest { snapshot: true, ..Default::default() };
+                        let mut stream = tasks.watch_tasks(watch).await.unwrap().into_inner();
+                        while stream.message().await.is_ok() {}
+                    }
+                    _ => loop {
+                        drop(tasks.list_tasks(ListTasksRequest::default()).await);
+                    },
+                }
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        tokio::time::sleep(Duration::from_millis(700 + round * 300)).await;
+        clients.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+    let watcher = database.client().await;
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let metric = async |name: &str| {
+        let (_, page) = http_get(pair.task.metrics_address(), "/metrics").await;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{name} is not in {page}"))
+    };
+    let mut patience = 300;
+    loop {
+        let waiting = watcher.query_one(running, &[]).await.unwrap().get::<_, i64>(0);
+        let used = metric("database_pool_connections{state=\"used\"}").await;
+        let watchers = metric("task_watchers").await;
+        // The look-out for changes and the readiness probe may hold one at this very moment.
+        if waiting == 0 && used <= 1.0 && watchers == 0.0 {
+            break;
+        }
+        patience -= 1;
+        assert!(patience > 0, "{waiting} statements, {used} connections, {watchers} watchers are left behind");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    lock.rollback().await.unwrap();
+    let untouched =
+        pair.tasks(&alice).get_task(GetTaskRequest { id: task.id.clone() }).await.unwrap().into_inner().task;
+    assert_eq!(untouched, Some(task), "nobody's change came through");
 }

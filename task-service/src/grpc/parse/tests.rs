@@ -176,3 +176,44 @@ fn bounds_between_microseconds_are_rounded_up() {
     assert_eq!((at(1_000), at(1_001), at(1_999)), (1_000, 2_000, 2_000));
     assert_eq!(bound(None), Ok(None));
 }
+
+#[test]
+fn a_watch_begins_where_it_is_asked_to() {
+    let (tokens, member) = (tokens(), member());
+    let (now, scope) = (crate::domain::time::now(), member.read_scope());
+    let position = crate::domain::position::Position::from_snapshot("10:20:10,14").unwrap();
+    let token = |age: TimeDelta| resume_token::seal(&tokens, member.user_id, scope, &position, now - age);
+    let request = |snapshot, resume_token: &str| v1::WatchTasksRequest {
+        snapshot,
+        resume_token: resume_token.to_owned(),
+        ..Default::default()
+    };
+    let begin = |snapshot, token: &str| watch(&member, &tokens, &request(snapshot, token), now).map(|(_, begin)| begin);
+    assert_eq!(begin(false, "").ok().flatten(), None, "from now on");
+    assert_eq!(begin(true, "").ok().flatten(), Some(Begin::Snapshot));
+    let young = token(TimeDelta::minutes(59));
+    let behind = Some(Begin::Behind(position.clone(), now - TimeDelta::minutes(59)));
+    assert_eq!(begin(false, &young).ok().flatten(), behind);
+    assert_eq!(begin(true, &young).ok().flatten(), behind, "no snapshot where none is needed");
+    // Too old: a snapshot if that is wanted, otherwise an error that says so.
+    let old = token(TimeDelta::minutes(61));
+    assert_eq!(begin(true, &old).ok().flatten(), Some(Begin::Snapshot));
+    let refused = begin(false, &old).expect_err("the token is too old");
+    assert_eq!(refused.reason(), TaskReason::ResumeTokenExpired);
+    assert_eq!(fields(begin(true, "x")), ["resume_token"]);
+    let all = v1::WatchTasksRequest { user_id: Uuid::from_u128(2).to_string(), ..Default::default() };
+    assert_eq!(told(watch(&member, &tokens, &all, now)).0, tonic::Code::PermissionDenied);
+}
+
+#[test]
+fn a_batch_has_between_one_part_and_a_thousand() {
+    let now = crate::domain::time::now();
+    for count in [0, 1001] {
+        assert_eq!(fields(batch_create(&member(), &vec![new("t"); count], now)), ["requests"]);
+        assert_eq!(fields(batch_update(vec![v1::UpdateTaskRequest::default(); count])), ["requests"]);
+    }
+    assert_eq!(batch_create(&member(), &vec![new("t"); 1000], now).ok().map(|tasks| tasks.len()), Some(1000));
+    let bad = [new("t"), v1::CreateTaskRequest { request_id: "x".to_owned(), ..new("") }];
+    assert_eq!(fields(batch_create(&member(), &bad, now)), ["requests[1].request_id", "requests[1].title"]);
+    assert_eq!(fields(batch_update(vec![v1::UpdateTaskRequest::default()])), ["requests[0].task"]);
+}
