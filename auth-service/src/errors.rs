@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use service_kit::status;
 
 use crate::domain::password::HashingBusy;
@@ -133,11 +133,8 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
             .field("name", "expected a name that no service account has"),
         ChangeError::MailTokenInvalid => Problem::new(AuthReason::MailTokenInvalid)
             .field("token", "expected the token of the newest mail, within one hour"),
-        ChangeError::Throttled(until) => {
-            let wait = (*until - Utc::now()).to_std().unwrap_or_default();
-            // In whole seconds, rounded up: who comes back then is let in.
-            Problem::new(AuthReason::SignInThrottled).retry_after(Duration::from_secs(wait.as_secs() + 1))
-        }
+        ChangeError::Throttled(until) => Problem::new(AuthReason::SignInThrottled).retry_after(wait_until(*until)),
+        ChangeError::TooManyChanges(until) => Problem::new(AuthReason::RateLimited).retry_after(wait_until(*until)),
         // Answered by who asked for it.
         ChangeError::DryRun => status::internal_problem(operation, error),
         ChangeError::Stale => AuthReason::CredentialsInvalid.into(),
@@ -149,6 +146,11 @@ pub fn change_problem(operation: &'static str, error: &ChangeError) -> Problem {
 pub fn page_token_problem() -> Problem {
     let expected = "expected the next_page_token of the same list: same caller, filters and order";
     Problem::new(AuthReason::PageTokenInvalid).field("page_token", expected)
+}
+
+/// In whole seconds, rounded up: who comes back then is let in.
+fn wait_until(time: DateTime<Utc>) -> Duration {
+    Duration::from_secs((time - Utc::now()).to_std().unwrap_or_default().as_secs() + 1)
 }
 
 #[cfg(test)]

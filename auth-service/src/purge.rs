@@ -141,7 +141,7 @@ impl PurgeSender {
             permissions: BTreeSet::from([TASKS_WRITE.to_owned()]),
             revision: 0,
         };
-        let token = access_token::issue(subject, &self.settings, &self.keys.ring(), Utc::now());
+        let token = access_token::issue(subject, &self.settings, &self.keys.ring(), Utc::now(), None);
         let token = token.map_err(|_| PurgeError::NoSigningKey)?;
         let mut value: MetadataValue<Ascii> =
             format!("Bearer {}", token.text).parse().map_err(|_| PurgeError::NoSigningKey)?;

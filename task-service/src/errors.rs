@@ -49,6 +49,7 @@ pub fn store_problem(operation: &'static str, error: &TaskStoreError) -> Problem
     match error {
         TaskStoreError::NotFound => TaskReason::TaskNotFound.into(),
         TaskStoreError::EtagMismatch => TaskReason::EtagMismatch.into(),
+        TaskStoreError::TooLarge => TaskReason::MessageTooLarge.into(),
         TaskStoreError::UnknownStatus { .. } | TaskStoreError::SnapshotUnreadable => {
             status::internal_problem(operation, error)
         }

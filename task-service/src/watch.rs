@@ -2,8 +2,8 @@
 //! changes from the log, as fast as its client takes them. So a watcher holds no more than one read in memory, however slow it is,
 //! and what happens live, after a break and after a stall is one and the same.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -34,8 +34,11 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(10);
 /// A watcher whose access has ended is noticed within this time.
 const CHECK: Duration = Duration::from_millis(500);
-/// Most watchers of one replica.
+/// Most watchers of one replica, and of one caller there.
 const MOST_WATCHERS: usize = 4_096;
+const MOST_OF_ONE: usize = 16;
+/// Owners whose last change is remembered; beyond that it begins anew.
+const MOST_REMEMBERED: usize = 100_000;
 /// How far the clocks of those who write may differ.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
@@ -49,6 +52,36 @@ struct Shared {
     looks: watch::Sender<Look>,
     wanted: Notify,
     places: Arc<Semaphore>,
+    of_callers: Mutex<HashMap<UserId, usize>>,
+    changed: Mutex<LastChanges>,
+}
+
+/// In which look whose tasks had changed last: who was late for some looks need not read for that.
+#[derive(Default)]
+struct LastChanges {
+    /// Nothing is known of looks up to this one.
+    unknown_to: u64,
+    of_owner: HashMap<UserId, u64>,
+    of_anybody: u64,
+}
+
+/// A place among the watchers; free again when it is dropped.
+struct Place {
+    shared: Arc<Shared>,
+    caller: UserId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut of_callers = self.shared.of_callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = of_callers.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                of_callers.remove(&self.caller);
+            }
+        }
+    }
 }
 
 /// What a look at the log has found.
@@ -60,11 +93,9 @@ struct Look {
     at: Option<Instant>,
     /// As far as it saw.
     position: Position,
-    /// Whose tasks have changed since the look before; `None`: that is not known.
-    changed: Option<Arc<BTreeSet<UserId>>>,
 }
 
-/// There are as many watchers as a replica takes.
+/// There are as many watchers as a replica takes, in all or of this caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many watchers")]
 pub struct TooManyWatchers;
@@ -72,7 +103,10 @@ pub struct TooManyWatchers;
 impl Default for Feed {
     fn default() -> Self {
         let places = Arc::new(Semaphore::new(MOST_WATCHERS));
-        Self { shared: Arc::new(Shared { looks: watch::Sender::default(), wanted: Notify::new(), places }) }
+        let (looks, wanted) = (watch::Sender::default(), Notify::new());
+        Self {
+            shared: Arc::new(Shared { looks, wanted, places, of_callers: Mutex::default(), changed: Mutex::default() }),
+        }
     }
 }
 
@@ -112,22 +146,63 @@ impl Feed {
         let at = Instant::now();
         let position = store.position_now().await?;
         let last = self.shared.looks.borrow().clone();
+        let number = last.number + 1;
         let changed = match last.at {
-            Some(_) if last.position == position => Some(BTreeSet::new()),
+            Some(_) if last.position == position => Some(Vec::new()),
             Some(_) => Some(store.users_changed(&last.position, &position).await?),
             None => None,
         };
-        let changed = changed.map(Arc::new);
-        self.shared.looks.send_replace(Look { number: last.number + 1, at: Some(at), position, changed });
+        self.note(number, changed);
+        self.shared.looks.send_replace(Look { number, at: Some(at), position });
         Ok(())
+    }
+
+    /// Notes who changed something before look `number`; `None`: that is not known.
+    fn note(&self, number: u64, changed: Option<Vec<UserId>>) {
+        let mut last = self.shared.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        match changed {
+            Some(changed) if last.of_owner.len() + changed.len() <= MOST_REMEMBERED => {
+                if !changed.is_empty() {
+                    last.of_anybody = number;
+                }
+                last.of_owner.extend(changed.into_iter().map(|owner| (owner, number)));
+            }
+            _ => *last = LastChanges { unknown_to: number, of_anybody: number, ..LastChanges::default() },
+        }
+    }
+
+    /// A place for one more watcher of this caller.
+    fn place(&self, caller: UserId) -> Result<Place, TooManyWatchers> {
+        let permit = Arc::clone(&self.shared.places).try_acquire_owned().map_err(|_| TooManyWatchers)?;
+        let mut of_callers = self.shared.of_callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = of_callers.entry(caller).or_default();
+        if *count >= MOST_OF_ONE {
+            return Err(TooManyWatchers);
+        }
+        *count += 1;
+        Ok(Place { shared: Arc::clone(&self.shared), caller, _permit: permit })
+    }
+
+    /// Where a watcher begins who wants what happens from now on.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn position_now(&self, store: &TaskStore) -> Result<Position, TaskStoreError> {
+        within(store.position_now()).await
     }
 
     /// Watches from a position on, or from a snapshot.
     ///
     /// # Errors
     /// [`TooManyWatchers`]
-    pub fn watch(&self, store: TaskStore, scope: Scope, begin: Begin) -> Result<Watcher, TooManyWatchers> {
-        let place = Arc::clone(&self.shared.places).try_acquire_owned().map_err(|_| TooManyWatchers)?;
+    pub fn watch(
+        &self,
+        store: TaskStore,
+        caller: UserId,
+        scope: Scope,
+        begin: Begin,
+    ) -> Result<Watcher, TooManyWatchers> {
+        let place = self.place(caller)?;
         let looks = self.shared.looks.subscribe();
         self.shared.wanted.notify_one();
         let since = Instant::now();
@@ -139,21 +214,21 @@ impl Feed {
             told_at: since,
             heard_at: since,
             looked: None,
-            current_at: now(),
-            position: Position::default(),
+            towards: None,
+            place_at: Whereabouts { position: Position::default(), current_at: now() },
+            is_greeted: false,
+            or_snapshot: false,
             snapshot: None,
             fresh: HashMap::new(),
             fresh_until: None,
             waiting: VecDeque::new(),
-            _place: place,
+            place,
         };
         match begin {
             Begin::Snapshot => watcher.snapshot = Some(Snapshot::default()),
-            Begin::Behind(position, current_at) => {
-                // At once, so that nothing is lost when the stream breaks before its first change.
-                watcher.waiting.push_back(Step::Heartbeat(position.clone()));
-                watcher.position = position;
-                watcher.current_at = current_at;
+            Begin::Behind { position, current_at, or_snapshot } => {
+                watcher.place_at = Whereabouts { position, current_at };
+                watcher.or_snapshot = or_snapshot;
             }
         }
         Ok(watcher)
@@ -165,8 +240,24 @@ impl Feed {
 pub enum Begin {
     /// With the tasks as they are.
     Snapshot,
-    /// With the changes behind a position, which was current at this time.
-    Behind(Position, DateTime<Utc>),
+    /// With the changes behind a position.
+    Behind {
+        /// How far the watcher has come.
+        position: Position,
+        /// When nothing lay behind that.
+        current_at: DateTime<Utc>,
+        /// With a snapshot, should the position be too old.
+        or_snapshot: bool,
+    },
+}
+
+/// How far a watcher has come, and when nothing lay behind that: who falls back too far misses what is not kept any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Everything that this sees has been told.
+    pub position: Position,
+    /// What the age of the position counts from.
+    pub current_at: DateTime<Utc>,
 }
 
 /// What a watcher is told.
@@ -177,11 +268,11 @@ pub enum Step {
     /// A task of the snapshot.
     InSnapshot(Task),
     /// It is complete with so many tasks.
-    SnapshotCompleted(i64, Position),
+    SnapshotCompleted(i64, Whereabouts),
     /// A change, and where the watcher is then.
-    Changed(Change, Position),
+    Changed(Change, Whereabouts),
     /// Nothing happened up to here.
-    Heartbeat(Position),
+    Heartbeat(Whereabouts),
 }
 
 /// Why a watch ends.
@@ -221,16 +312,20 @@ pub struct Watcher {
     heard_at: Instant,
     /// The last look that was read up to.
     looked: Option<u64>,
-    position: Position,
-    /// When nothing lay behind the position: who falls back too far misses what is not kept any more.
-    current_at: DateTime<Utc>,
+    /// The look that is being read up to, and when it arrived.
+    towards: Option<(Look, DateTime<Utc>)>,
+    place_at: Whereabouts,
+    /// Whether anything was told.
+    is_greeted: bool,
+    /// A position that is too old is answered with a snapshot.
+    or_snapshot: bool,
     snapshot: Option<Snapshot>,
     /// Versions of tasks that may have changed while the snapshot was read: their news up to there is in it.
     fresh: HashMap<TaskId, i64>,
     /// A look from after this time has all such news behind it.
     fresh_until: Option<Instant>,
     waiting: VecDeque<Step>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Watcher {
@@ -240,22 +335,22 @@ impl Watcher {
     /// [`WatchEnd`]
     pub async fn next(&mut self) -> Result<Option<Step>, WatchEnd> {
         if self.waiting.is_empty() {
-            if self.snapshot.is_some() {
-                self.snapshot_read().await?;
-            } else {
-                self.news_read().await?;
+            let read = if self.snapshot.is_some() { self.snapshot_read().await } else { self.news_read().await };
+            match read {
+                Err(WatchEnd::PositionUnknown) if self.or_snapshot => self.snapshot = Some(Snapshot::default()),
+                read => read?,
             }
+        }
+        // Also where every look brings something that is not this watcher's to know.
+        if self.waiting.is_empty() && self.looked.is_some() && self.told_at.elapsed() >= HEARTBEAT {
+            self.waiting.push_back(Step::Heartbeat(self.place_at.clone()));
         }
         let step = self.waiting.pop_front();
         if step.is_some() {
             self.told_at = Instant::now();
+            self.is_greeted = true;
         }
         Ok(step)
-    }
-
-    /// When the watcher had last seen everything: what the age of its position counts from.
-    pub fn current_at(&self) -> DateTime<Utc> {
-        self.current_at
     }
 
     /// Reads the next page of the snapshot.
@@ -265,7 +360,9 @@ impl Watcher {
             let begun_at = now();
             snapshot.position = Some(within(self.store.position_now()).await?);
             snapshot.begun_at = Some(begun_at - CLOCKS_DIFFER);
-            self.current_at = begun_at;
+            self.place_at.current_at = begun_at;
+            (self.looked, self.towards) = (None, None);
+            self.fresh = HashMap::new();
             self.waiting.push_back(Step::SnapshotStarted);
         }
         let page = within(self.store.tasks_page(self.scope, snapshot.behind)).await?;
@@ -280,8 +377,8 @@ impl Watcher {
         if last.is_some() {
             snapshot.behind = last;
         } else {
-            self.position = snapshot.position.clone().unwrap_or_default();
-            self.waiting.push_back(Step::SnapshotCompleted(snapshot.count, self.position.clone()));
+            self.place_at.position = snapshot.position.clone().unwrap_or_default();
+            self.waiting.push_back(Step::SnapshotCompleted(snapshot.count, self.place_at.clone()));
             self.since = Instant::now();
             self.heard_at = self.since;
             self.fresh_until = Some(self.since);
@@ -292,76 +389,92 @@ impl Watcher {
 
     /// Reads what is new, or waits a while for it.
     async fn news_read(&mut self) -> Result<(), WatchEnd> {
-        let look = self.looks.borrow_and_update().clone();
-        let is_new = look.at.is_some_and(|at| at >= self.since) && self.looked != Some(look.number);
-        if !is_new {
-            return self.pause().await;
-        }
+        let (look, arrived_at) = match self.towards.take() {
+            // One look is read to its end before the next: who keeps pace gets there.
+            Some(towards) => towards,
+            None => {
+                let look = self.looks.borrow_and_update().clone();
+                let is_new = look.at.is_some_and(|at| at >= self.since) && self.looked != Some(look.number);
+                if !is_new {
+                    return self.pause().await;
+                }
+                (look, now())
+            }
+        };
         self.heard_at = Instant::now();
-        let is_kept = now() - self.current_at < RESUMABLE_FOR;
-        if look.position.xmax() < self.position.xmax() || !is_kept {
+        let is_kept = now() - self.place_at.current_at < RESUMABLE_FOR;
+        if look.position.xmax() < self.place_at.position.xmax() || !is_kept {
             return Err(WatchEnd::PositionUnknown);
         }
         if self.is_untouched(&look) {
-            self.position = look.position.clone();
+            self.place_at.position = look.position.clone();
         } else {
-            let read = within(self.store.changes_behind(self.scope, &self.position, &look.position)).await?;
-            self.tell(read.changes, &look.position);
-            self.position = read.reached;
+            let read = within(self.store.changes_behind(self.scope, &self.place_at.position, &look.position)).await?;
+            // Whoever is told the last of them has seen everything up to the look.
+            let ended_at = if read.reached == look.position { arrived_at } else { self.place_at.current_at };
+            self.tell(
+                read.changes,
+                &look.position,
+                &Whereabouts { position: read.reached.clone(), current_at: ended_at },
+            );
+            self.place_at.position = read.reached;
         }
-        if self.position == look.position {
-            self.looked = Some(look.number);
-            // The look began a moment ago; the time between is nothing to how long changes are kept.
-            self.current_at = now();
-            if self.fresh_until.is_some_and(|until| look.at.is_some_and(|at| at >= until)) {
-                self.fresh = HashMap::new();
-                self.fresh_until = None;
-            }
+        if self.place_at.position != look.position {
+            self.towards = Some((look, arrived_at));
+            return Ok(());
+        }
+        self.looked = Some(look.number);
+        self.place_at.current_at = arrived_at;
+        if self.fresh_until.is_some_and(|until| look.at.is_some_and(|at| at >= until)) {
+            self.fresh = HashMap::new();
+            self.fresh_until = None;
+        }
+        if !self.is_greeted && self.waiting.is_empty() {
+            self.waiting.push_back(Step::Heartbeat(self.place_at.clone()));
         }
         Ok(())
     }
 
-    /// Whether nothing of this scope lies between the last look and this one.
+    /// Whether nothing of this scope lies between the last look that was read and this one.
     fn is_untouched(&self, look: &Look) -> bool {
-        let follows = self.looked.is_some_and(|looked| looked + 1 == look.number);
-        match (&look.changed, self.scope) {
-            (Some(changed), Scope::Of(owner)) => follows && !changed.contains(&owner),
-            (Some(changed), Scope::All) => follows && changed.is_empty(),
-            (None, _) => false,
-        }
+        let Some(looked) = self.looked else { return false };
+        let last = self.place.shared.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = match self.scope {
+            Scope::Of(owner) => last.of_owner.get(&owner).copied().unwrap_or_default(),
+            Scope::All => last.of_anybody,
+        };
+        debug_assert!(looked < look.number);
+        looked >= last.unknown_to && changed <= looked
     }
 
-    /// Queues changes, each with the position of who has been told up to there: one from which nothing is left out.
-    fn tell(&mut self, changes: Vec<Change>, to: &Position) {
+    /// Queues changes, each with the position of who has been told up to there: one from which nothing is left out, and as old as what
+    /// lies behind it. The last of them are at `end`.
+    fn tell(&mut self, changes: Vec<Change>, to: &Position, end: &Whereabouts) {
         let mut least_behind = vec![i64::MAX; changes.len()];
         for place in (1..changes.len()).rev() {
             least_behind[place - 1] = least_behind[place].min(changes[place].xact);
         }
-        let (mut position, mut greatest) = (self.position.clone(), i64::MIN);
-        for (change, least_behind) in changes.into_iter().zip(least_behind) {
+        let (mut whereabouts, mut greatest, count) = (self.place_at.clone(), i64::MIN, changes.len());
+        for (place, (change, least_behind)) in changes.into_iter().zip(least_behind).enumerate() {
             greatest = greatest.max(change.xact);
-            if greatest < least_behind {
-                position = self.position.advanced(to, greatest);
+            if place + 1 == count {
+                whereabouts = end.clone();
+            } else if greatest < least_behind {
+                whereabouts.position = self.place_at.position.advanced(to, greatest);
             }
             let is_known = self.fresh.get(&change.task.id).is_some_and(|version| *version >= change.task.version);
             // Who sees everybody's tasks sees it with its new owner.
             let stays = change.kind == ChangeKind::Moved && self.scope == Scope::All;
             if !is_known && !stays {
-                self.waiting.push_back(Step::Changed(change, position.clone()));
+                self.waiting.push_back(Step::Changed(change, whereabouts.clone()));
             }
         }
     }
 
-    /// Waits for a look, for a short time; after a longer one without anything there is a sign of life.
+    /// Waits for a look, for a short time.
     async fn pause(&mut self) -> Result<(), WatchEnd> {
         let _looked = timeout(CHECK, self.looks.changed()).await;
-        if self.heard_at.elapsed() >= SILENT_FOR {
-            return Err(WatchEnd::Silent);
-        }
-        if self.told_at.elapsed() >= HEARTBEAT && self.looked.is_some() {
-            self.waiting.push_back(Step::Heartbeat(self.position.clone()));
-        }
-        Ok(())
+        if self.heard_at.elapsed() >= SILENT_FOR { Err(WatchEnd::Silent) } else { Ok(()) }
     }
 }
 

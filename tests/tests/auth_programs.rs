@@ -185,6 +185,11 @@ async fn a_token_of_a_secret_that_was_ended_is_void_at_once() {
     let token = world.issue(&made.client_id, &third.client_secret).await.unwrap().access_token;
     stats(&token).await.unwrap();
     assert!(world.introspect(&world.admin, &token).await.unwrap().active);
+    // A third secret ends the first, which was still good: so do its tokens, whatever the overlap.
+    world.rotate(&id, Some(60)).await.unwrap();
+    assert_refused(stats(&token).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    let token = world.issue(&made.client_id, &third.client_secret).await.unwrap().access_token;
+    stats(&token).await.unwrap();
 }
 
 /// Attack: a program is made, or a secret taken, to get permissions that one does not hold.

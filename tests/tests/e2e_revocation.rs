@@ -295,7 +295,7 @@ async fn the_stream_has_a_snapshot_news_resume_and_heartbeats() {
     let (ended, Event::SessionEnded(said)) = next(&mut stream).await else { panic!("Bob's session has ended") };
     assert!(ended > complete);
     let kept = said.forget_at.unwrap().seconds - chrono::Utc::now().timestamp();
-    assert!((15 * 60..=16 * 60 + 1).contains(&kept), "it is remembered as long as its tokens live: {kept} s");
+    assert!((3600..=3662).contains(&kept), "it is remembered for an hour, longer than its tokens live: {kept} s");
     let begun = Instant::now();
     let (alive, Event::Heartbeat(_)) = next(&mut stream).await else { panic!("a sign of life") };
     assert!(alive == ended && begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());

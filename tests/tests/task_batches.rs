@@ -146,6 +146,12 @@ async fn one_bad_part_fails_the_whole_batch_and_is_named() {
     let bad = vec![one.id.clone(), "x".to_owned()];
     assert_eq!(assert_refused(batch_get(&mut tasks, bad).await, INVALID.0, INVALID.1).fields, ["ids[1]"]);
 
+    // Attack: more ids than anybody looks at, none of which is one.
+    let begun = std::time::Instant::now();
+    let refusal = assert_refused(batch_get(&mut tasks, vec![String::new(); 500_000]).await, INVALID.0, INVALID.1);
+    assert!(refusal.fields.contains(&"ids".to_owned()), "{:?}", refusal.fields);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+
     // Twice is answered twice, and deleted once.
     let twice = vec![one.id.clone(), one.id.clone()];
     assert_eq!(batch_get(&mut tasks, twice.clone()).await.unwrap(), [one.clone(), one.clone()]);

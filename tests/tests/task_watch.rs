@@ -311,6 +311,61 @@ async fn a_transaction_that_commits_late_is_told_and_holds_nobody_up() {
     assert_eq!(watch.seen().await, upserted(&last));
 }
 
+/// A transaction that began first changes a task last, and is too large for one read: the older version of the task, which was written by
+/// a transaction that began later, is told before the newer one all the same.
+#[tokio::test]
+async fn versions_are_told_in_order_also_where_a_read_ends_between_them() {
+    let pair = Pair::start().await;
+    let alice = pair.sign_up("alice").await;
+    let mut tasks = pair.tasks(&alice);
+    let task = create(&mut tasks, titled("first")).await;
+    let mut watch = Watch::live(&mut tasks).await;
+    let token = watch.token.clone();
+    let early = pair.task_database.as_ref().unwrap().client().await;
+    let log = |id: &str, version: i32, kind: &str| {
+        format!(
+            "INSERT INTO task_changes (user_id, xact, task_id, version, kind, changed_at, title, status, created_at)
+             VALUES ('{}', pg_current_xact_id()::text::bigint, {id}, {version}, '{kind}', now(), '', 'todo', now());",
+            alice.id()
+        )
+    };
+    early.batch_execute(&format!("BEGIN; {}", log("gen_random_uuid()", 1, "upserted").repeat(120))).await.unwrap();
+    let second = rename(&mut tasks, &task, "second").await;
+    let id = format!("'{}'", task.id);
+    let change =
+        format!("UPDATE tasks SET version = 3, deleted_at = now() WHERE id = {id}; {}", log(&id, 3, "deleted"));
+    early.batch_execute(&change).await.unwrap();
+    assert_eq!(watch.seen().await, upserted(&second));
+    early.batch_execute("COMMIT").await.unwrap();
+    assert!(watch.take(121).await.contains(&Seen::Deleted(task.id.clone())));
+    let mut resumed = Watch::resumed(&mut tasks, &token).await;
+    let of_task = |seen: &Seen| matches!(seen, Seen::Upserted(id, _) | Seen::Deleted(id) if *id == task.id);
+    let told: Vec<Seen> = resumed.take(122).await.into_iter().filter(of_task).collect();
+    assert_eq!(told, [upserted(&second), Seen::Deleted(task.id.clone())]);
+}
+
+/// Attack: one caller takes all places.
+#[tokio::test]
+async fn a_caller_has_sixteen_watches_at_a_time() {
+    let pair = Pair::start().await;
+    let (alice, bob) = tokio::join!(pair.sign_up("alice"), pair.sign_up("bob"));
+    let mut tasks = pair.tasks(&alice);
+    let mut watches = Vec::new();
+    for _ in 0..16 {
+        watches.push(Watch::live(&mut tasks).await);
+    }
+    let refused = tasks.watch_tasks(WatchTasksRequest::default()).await;
+    let refused = assert_refused(refused, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!(refused.retry_after.is_some());
+    Watch::live(&mut pair.tasks(&bob)).await;
+    watches.pop();
+    let until = Instant::now() + PATIENCE;
+    while let Err(status) = tasks.watch_tasks(WatchTasksRequest::default()).await {
+        assert!(Instant::now() < until, "a place that is free is not given again: {status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Writers at once, transactions that are held for a random time, a follower that breaks off at random and resumes: what it was told
 /// is what was committed, each change once. `SEED`, `WRITERS` and `WRITES` choose the run.
 #[tokio::test]

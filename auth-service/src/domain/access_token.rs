@@ -56,7 +56,7 @@ pub struct AccessToken {
 #[error("no signing key can be used")]
 pub struct NoSigningKey;
 
-/// Issues an access token.
+/// Issues an access token; it ends no later than its session.
 ///
 /// # Errors
 /// [`NoSigningKey`].
@@ -65,10 +65,12 @@ pub fn issue(
     settings: &TokenSettings,
     ring: &KeyRing,
     now: DateTime<Utc>,
+    at_latest: Option<DateTime<Utc>>,
 ) -> Result<AccessToken, NoSigningKey> {
     let key = ring.signing(now).ok_or(NoSigningKey)?;
     let issued_at = u64::try_from(now.timestamp()).map_err(|_| NoSigningKey)?;
-    let expires = issued_at + settings.access_ttl.as_secs();
+    let latest = at_latest.map_or(u64::MAX, |latest| u64::try_from(latest.timestamp()).unwrap_or_default());
+    let expires = (issued_at + settings.access_ttl.as_secs()).min(latest);
     let mut header = Header::new(key.algorithm.jwt());
     header.typ = Some(TOKEN_TYPE.to_owned());
     header.kid = Some(key.stored.kid.clone());
@@ -135,7 +137,7 @@ mod tests {
             permissions: BTreeSet::from(["tasks.read".to_owned()]),
             revision: 7,
         };
-        let token = issue(subject.clone(), &settings, &ring, now).unwrap();
+        let token = issue(subject.clone(), &settings, &ring, now, None).unwrap();
 
         let verifier = Verifier::new(VerifierConfig::new("auth-service", "internal"), Ring(stored));
         tokio::spawn(verifier.clone().run(tokio_util::sync::CancellationToken::new()));
@@ -144,6 +146,9 @@ mod tests {
         assert_eq!(principal.revision, 7);
         assert_eq!((&principal.role, &principal.permissions), (&subject.role, &subject.permissions));
         assert_eq!(token.expires_at.timestamp() - now.timestamp(), 900);
-        assert!(issue(subject, &settings, &KeyRing::default(), now).is_err());
+        let ends = now + TimeDelta::seconds(60);
+        let last = issue(subject.clone(), &settings, &ring, now, Some(ends)).unwrap();
+        assert_eq!(last.expires_at.timestamp(), ends.timestamp(), "no later than its session");
+        assert!(issue(subject, &settings, &KeyRing::default(), now, None).is_err());
     }
 }

@@ -37,9 +37,10 @@ impl MailKind {
         }
     }
 
-    /// From what is stored; `None`: a newer program wrote it.
+    /// From what is stored; `None`: a newer program wrote it. Behind a colon may stand which of several mails of the kind it is.
     pub fn from_stored(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+        let kind = text.split(':').next().unwrap_or_default();
+        Self::ALL.into_iter().find(|known| known.as_str() == kind)
     }
 }
 
@@ -161,6 +162,7 @@ mod tests {
         for kind in MailKind::ALL {
             assert_eq!(MailKind::from_stored(kind.as_str()), Some(kind));
         }
+        assert_eq!(MailKind::from_stored("email_changed:0123456789abcdef"), Some(MailKind::EmailChanged));
         assert_eq!(MailKind::from_stored("postcard"), None);
     }
 

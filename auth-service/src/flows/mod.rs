@@ -193,8 +193,8 @@ impl Flows {
         ring: &KeyRing,
         now: DateTime<Utc>,
     ) -> Result<IssuedTokens, NoSigningKey> {
-        let access = access_token::issue(subject, &self.settings, ring, now)?;
-        let access_ttl_seconds = i32::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i32::MAX);
+        let access = access_token::issue(subject, &self.settings, ring, now, Some(refresh_expires_at))?;
+        let access_ttl_seconds = i32::try_from(access.expires_at.timestamp() - now.timestamp()).unwrap_or(i32::MAX);
         Ok(IssuedTokens { access, access_ttl_seconds, refresh, refresh_expires_at })
     }
 }

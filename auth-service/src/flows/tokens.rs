@@ -112,7 +112,7 @@ impl Flows {
             permissions: program.permissions,
             revision: program.revision,
         };
-        let access = access_token::issue(subject, &self.settings, &ring, now)?;
+        let access = access_token::issue(subject, &self.settings, &ring, now, None)?;
         let ttl_seconds = i32::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i32::MAX);
         Ok(ProgramToken { id: program.id, access, ttl_seconds, permissions })
     }

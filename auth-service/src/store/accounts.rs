@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::audit::audit_insert_on_conn;
 use super::callers::{Caller, caller_check_on_conn};
-use super::mails::{change_notice_on_conn, verification_tokens_void_on_conn};
+use super::mails::{change_notice_on_conn, changes_check_on_conn, verification_tokens_void_on_conn};
 use super::revocations::{Revoked, revoke_on_conn};
 use super::schema::{password_reset_tokens, roles, users};
 use super::sessions::{EndReason, user_sessions_end_on_conn};
@@ -53,6 +53,9 @@ impl AuthStore {
         self.database
             .transaction("account_update_own", async |conn| {
                 let before = caller_locked_on_conn(conn, caller, now).await?;
+                if change.email.as_ref().is_some_and(|email| !is_same_mailbox(email, &before.email)) {
+                    changes_check_on_conn(conn, caller.user_id, now).await?;
+                }
                 let (user, changed) = account_update_on_conn(conn, before, change, now).await?;
                 if !changed.is_empty() {
                     let event = Event::done(caller.actor(), AuditAction::ProfileUpdate, Target::User(user.id));
@@ -193,14 +196,18 @@ pub(super) async fn account_update_on_conn(
         // Whoever reads the old mailbox has no say any more.
         reset_tokens_void_on_conn(conn, id, now).await?;
         verification_tokens_void_on_conn(conn, id).await?;
-        // The same in another case reaches the same mailbox.
-        if columns.email_key != Email::parse(&before.email).ok().map(|email| email.key()) {
+        if !change.email.as_ref().is_some_and(|email| is_same_mailbox(email, &before.email)) {
             change_notice_on_conn(conn, &before, now).await?;
         }
     }
     columns.updated_at = Some(now);
     diesel::update(users::table.find(id)).set(columns).execute(conn).await?;
     Ok((account_on_conn(conn, id).await?, changed))
+}
+
+/// The same in another case of ASCII reaches the same mailbox; what only looks alike may be another domain.
+fn is_same_mailbox(email: &Email, before: &str) -> bool {
+    email.as_str().eq_ignore_ascii_case(before)
 }
 
 /// One account, as callers see it.

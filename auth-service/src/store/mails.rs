@@ -1,5 +1,6 @@
 //! Mails: asked for, claimed by one replica at a time, and what their tokens do when they come back.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::count_star;
 use diesel::prelude::*;
@@ -54,6 +55,8 @@ struct ClaimedRow {
     attempts: i32,
     #[diesel(sql_type = Nullable<Text>)]
     address: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    addressee: Option<String>,
 }
 
 /// Another replica skips a row that is being claimed; the lease brings it back when the one that claimed it dies. The account
@@ -62,7 +65,13 @@ struct ClaimedRow {
 const CLAIM: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attempt_at = $2 WHERE id = (
         SELECT m.id FROM mail_outbox m JOIN users u ON u.id = m.user_id WHERE m.next_attempt_at <= $1
         ORDER BY m.next_attempt_at LIMIT 1 FOR NO KEY UPDATE OF m, u SKIP LOCKED
-    ) RETURNING id, user_id, kind, created_at, attempts, address";
+    ) RETURNING id, user_id, kind, created_at, attempts, address, addressee";
+
+/// The same for a notice, which needs neither a token nor the account: who keeps the account busy does not keep it from its addressee.
+const CLAIM_NOTICE: &str = "UPDATE mail_outbox SET attempts = attempts + 1, next_attempt_at = $2 WHERE id = (
+        SELECT id FROM mail_outbox WHERE next_attempt_at <= $1 AND address IS NOT NULL
+        ORDER BY next_attempt_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) RETURNING id, user_id, kind, created_at, attempts, address, addressee";
 
 impl AuthStore {
     /// Puts a mail for whoever wants a new password into the outbox and voids the tokens that are out, if there is an active
@@ -77,13 +86,14 @@ impl AuthStore {
         self.database
             .transaction("password_reset_ask", async |conn| {
                 let today = Email::parse(email).ok();
-                let exact = users::email.eq(today.as_ref().map_or(email, Email::as_str));
+                let spelled = today.as_ref().map_or(email, Email::as_str);
+                let exact = || users::email.eq_any([email, spelled]);
                 let key = today.as_ref().map(Email::key);
                 let folded = users::email_key.is_not_null().and(users::email_key.eq(key).assume_not_null());
                 // The account in this very spelling comes first: legacy accounts may differ by case alone.
                 let found: Option<Uuid> = users::table
-                    .filter(exact.or(folded).and(users::is_active))
-                    .order((exact.desc(), users::id))
+                    .filter(exact().or(folded).and(users::is_active))
+                    .order((users::email.eq(email).desc(), exact().desc(), users::id))
                     .select(users::id)
                     .for_no_key_update()
                     .first(conn)
@@ -142,12 +152,14 @@ impl AuthStore {
     ) -> Result<Option<ClaimedMail>, ChangeError> {
         self.database
             .transaction("mail_claim", async |conn| {
-                let row: Option<ClaimedRow> = diesel::sql_query(CLAIM)
-                    .bind::<Timestamptz, _>(now)
-                    .bind::<Timestamptz, _>(now + lease)
-                    .get_result(conn)
-                    .await
-                    .optional()?;
+                let mut row: Option<ClaimedRow> = None;
+                for claim in [CLAIM_NOTICE, CLAIM] {
+                    if row.is_none() {
+                        let claim = diesel::sql_query(claim).bind::<Timestamptz, _>(now);
+                        let claim = claim.bind::<Timestamptz, _>(now + lease);
+                        row = claim.get_result(conn).await.optional()?;
+                    }
+                }
                 let Some(row) = row else { return Ok(None) };
                 let kind = MailKind::from_stored(&row.kind);
                 let user = account_on_conn(conn, row.user_id).await?;
@@ -161,7 +173,8 @@ impl AuthStore {
                 if let Some(kind) = kind.filter(|_| is_wanted) {
                     token_insert_on_conn(conn, kind, &user, token_hash, now).await?;
                 }
-                let to = is_wanted.then_some((row.address.unwrap_or(user.email), user.username));
+                let (address, name) = (row.address.unwrap_or(user.email), row.addressee.unwrap_or(user.username));
+                let to = is_wanted.then_some((address, name));
                 let ClaimedRow { id, created_at, attempts, .. } = row;
                 Ok::<_, ChangeError>(Some(ClaimedMail { id, kind, created_at, attempt: attempts, to }))
             })
@@ -329,37 +342,54 @@ fn open_reset_token(token_hash: &str, now: DateTime<Utc>) -> OpenResetToken<'_> 
         .and(password_reset_tokens::expires_at.gt(now))
 }
 
-/// Has the address that an account had until now told of the change; the transaction that changes it writes its event after
-/// this. One that still waits stays: it goes to the address that was there before.
+/// Has the address that an account had until now told of the change. One row for each address: a notice that waits stays.
 pub(super) async fn change_notice_on_conn(
     conn: &mut AsyncPgConnection,
     before: &User,
     now: DateTime<Utc>,
 ) -> Result<(), ChangeError> {
-    // The address may be somebody else's who has no account at all: nobody is flooded from here either.
-    let changes = audit_events::target_id
-        .eq(before.id.to_string())
-        .and(audit_events::occurred_at.gt(now - TimeDelta::hours(1)))
-        .and(audit_events::changed_fields.contains(vec![Some("email")]));
-    let recent: i64 = audit_events::table.filter(changes).select(count_star()).first(conn).await?;
-    if recent >= MOST_PER_HOUR {
-        metrics::counter!("mails_suppressed_total", "kind" => MailKind::EmailChanged.as_str()).increment(1);
-        return Ok(());
-    }
+    let kind = format!("{}:{}", MailKind::EmailChanged.as_str(), mark_of(&before.email));
     diesel::insert_into(mail_outbox::table)
         .values((
             mail_outbox::id.eq(Uuid::now_v7()),
             mail_outbox::user_id.eq(before.id),
-            mail_outbox::kind.eq(MailKind::EmailChanged.as_str()),
+            mail_outbox::kind.eq(kind),
             mail_outbox::created_at.eq(now),
             mail_outbox::next_attempt_at.eq(now),
             mail_outbox::address.eq(&before.email),
+            mail_outbox::addressee.eq(&before.username),
         ))
         .on_conflict((mail_outbox::user_id, mail_outbox::kind))
         .do_nothing()
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Tells the addresses of one account apart: the beginning of a hash, as lower-case hex.
+fn mark_of(address: &str) -> String {
+    hex::encode(digest(&SHA256, address.as_bytes())).chars().take(16).collect()
+}
+
+/// Goes on while an owner has not changed the address too often: each change is told to an address that may be a stranger's, and none
+/// may go untold because others were.
+pub(super) async fn changes_check_on_conn(
+    conn: &mut AsyncPgConnection,
+    owner: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), ChangeError> {
+    let window = TimeDelta::hours(1);
+    let changes = audit_events::target_id
+        .eq(owner.to_string())
+        .and(audit_events::occurred_at.gt(now - window))
+        .and(audit_events::changed_fields.contains(vec![Some("email")]));
+    let times = audit_events::table.filter(changes).select(audit_events::occurred_at);
+    let times: Vec<DateTime<Utc>> =
+        times.order(audit_events::occurred_at.desc()).limit(MOST_PER_HOUR).load(conn).await?;
+    match times.last() {
+        Some(oldest) if times.len() as i64 >= MOST_PER_HOUR => Err(ChangeError::TooManyChanges(*oldest + window)),
+        _ => Ok(()),
+    }
 }
 
 /// Puts a mail into the outbox, in place of one of its kind that still waits. `false`: the account had enough of them.

@@ -76,6 +76,9 @@ pub enum ChangeError {
     /// Too many attempts have failed: none is looked at before this time.
     #[error("throttled until {0}")]
     Throttled(DateTime<Utc>),
+    /// Too many changes of this kind: none is made before this time.
+    #[error("too many changes until {0}")]
+    TooManyChanges(DateTime<Utc>),
     /// Everything was tried and nothing is to be kept.
     #[error("a dry run")]
     DryRun,

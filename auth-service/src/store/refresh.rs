@@ -15,7 +15,7 @@ use super::revocations::{Revoked, newest_revision_on_conn, revoke_on_conn};
 use super::roles::role_permissions_on_conn;
 use super::schema::{refresh_tokens, roles, sessions, users};
 use super::sessions::{EndReason, sessions_end_on_conn, token_insert_on_conn};
-use crate::domain::access_token::Subject;
+use crate::domain::access_token::{LONGEST_LIFE, Subject};
 use crate::domain::audit::{Actor, Event, Origin, Target};
 use crate::domain::refresh_token::{RefreshToken, TokenState, Verdict};
 
@@ -210,15 +210,21 @@ async fn rotate_on_conn(
 }
 
 diesel::define_sql_function! {
-    /// The later of two times; of one that is not known the other.
-    fn greatest(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>
+    /// The later of two times.
+    fn greatest(one: Timestamptz, other: Timestamptz) -> Timestamptz
 }
 
-/// Moves the end of the session's last access token on. It never moves back: another replica may have made longer ones.
+diesel::define_sql_function! {
+    /// The first that is known.
+    fn coalesce(one: Nullable<Timestamptz>, other: Timestamptz) -> Timestamptz
+}
+
+/// Moves the end of the session's last access token on. It never moves back: another replica may have made longer ones, and of tokens
+/// from before this was written down nothing is known but the longest that there can be.
 #[diesel::dsl::auto_type(no_type_alias)]
 fn tokens_end(rotation: &Rotation<'_>) -> _ {
-    let until: Option<DateTime<Utc>> = Some(rotation.access_ends_at);
-    sessions::tokens_end_at.eq(greatest(sessions::tokens_end_at, until))
+    let (until, unknown): (DateTime<Utc>, DateTime<Utc>) = (rotation.access_ends_at, rotation.now + LONGEST_LIFE);
+    sessions::tokens_end_at.eq(greatest(coalesce(sessions::tokens_end_at, unknown), until).nullable())
 }
 
 /// The successor from the last time, if it is unused: then the presented token is the one right before the current one.

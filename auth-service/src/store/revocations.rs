@@ -22,6 +22,10 @@ const LOCK: i64 = i64::from_be_bytes(*b"authrevo");
 /// longest life and this time: what has ended here may be good elsewhere a little longer.
 pub const LEEWAY: TimeDelta = TimeDelta::seconds(60);
 
+/// An ended session is remembered for this long at least: while a release is rolled out, replicas of the one before refresh sessions
+/// and do not say when their tokens end.
+const SESSION_LEAST: TimeDelta = TimeDelta::hours(1);
+
 /// What becomes void.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
@@ -152,7 +156,10 @@ pub(super) async fn revoke_on_conn(
         }
         let last_token_until = match revoked {
             // Most revocations are sign-outs: each is remembered no longer than it must be.
-            Revoked::Session(id) => tokens_end_on_conn(conn, *id).await?.map_or(longest, |until| until.min(longest)),
+            Revoked::Session(id) => {
+                let until = tokens_end_on_conn(conn, *id).await?.unwrap_or(longest);
+                until.clamp(not_before + SESSION_LEAST, longest)
+            }
             _ => longest,
         };
         let (kind, subject) = stored(revoked);

@@ -122,6 +122,7 @@ diesel::table! {
         next_attempt_at -> Timestamptz,
         attempts -> Integer,
         address -> Nullable<Varchar>,
+        addressee -> Nullable<Varchar>,
     }
 }
 

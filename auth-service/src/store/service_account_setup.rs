@@ -85,8 +85,9 @@ impl AuthStore {
                 if !reset {
                     return Ok(Setup::Different(id, differences));
                 }
+                let mut has_ended = overlap <= TimeDelta::zero();
                 if has_other_secret {
-                    secret_replace_on_conn(conn, id, secret_hash, overlap, now).await?;
+                    has_ended |= secret_replace_on_conn(conn, id, secret_hash, overlap, now).await?.1;
                     note_on_conn(conn, id, AuditAction::ServiceAccountSecretRotate, now).await?;
                 }
                 if held != account.permissions {
@@ -96,7 +97,7 @@ impl AuthStore {
                     note_on_conn(conn, id, AuditAction::ServiceAccountUpdate, now).await?;
                 }
                 // What the old secret was good for ends with it.
-                if held != account.permissions || overlap <= TimeDelta::zero() {
+                if held != account.permissions || has_ended {
                     revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 }
                 Ok(Setup::Reset(id, differences))

@@ -115,12 +115,12 @@ impl AuthStore {
                 // Who has the new secret can do all that the account can.
                 let given = service_account_permissions_on_conn(conn, id).await?.unwrap_or_default();
                 only_what_is_held(&given, &held)?;
-                let until = secret_replace_on_conn(conn, id, secret_hash, overlap, now).await?;
+                let (until, has_ended) = secret_replace_on_conn(conn, id, secret_hash, overlap, now).await?;
                 let target = Target::ServiceAccount(id);
                 let event = Event::done(acting.actor(), AuditAction::ServiceAccountSecretRotate, target);
                 audit_insert_on_conn(conn, &event, origin, now).await?;
                 let account = account_on_conn(conn, id, now).await?;
-                if overlap <= TimeDelta::zero() {
+                if has_ended {
                     // What the old secret was good for ends with it.
                     revoke_on_conn(conn, &[Revoked::ServiceAccount(id)], now).await?;
                 }
@@ -280,14 +280,14 @@ pub(super) async fn permissions_insert_on_conn(
 }
 
 /// Gives a locked service account a new secret. The newest one before stays good for `overlap`, older ones end at once. Gives
-/// until when it stays good.
+/// until when it stays good, and whether one that was good has ended.
 pub(super) async fn secret_replace_on_conn(
     conn: &mut AsyncPgConnection,
     id: Uuid,
     secret_hash: &str,
     overlap: TimeDelta,
     now: DateTime<Utc>,
-) -> Result<Option<DateTime<Utc>>, ChangeError> {
+) -> Result<(Option<DateTime<Utc>>, bool), ChangeError> {
     let of_account = service_account_secrets::service_account_id.eq(id);
     let newest: Option<Uuid> = service_account_secrets::table
         .filter(of_account.and(service_account_secrets::expires_at.is_null()))
@@ -296,8 +296,10 @@ pub(super) async fn secret_replace_on_conn(
         .await
         .optional()?;
     let kept = newest.filter(|_| overlap > TimeDelta::zero());
-    let ended = service_account_secrets::table.filter(of_account);
-    diesel::delete(ended.filter(service_account_secrets::id.ne(kept.unwrap_or_default()))).execute(conn).await?;
+    let others = of_account.and(service_account_secrets::id.ne(kept.unwrap_or_default()));
+    let good = service_account_secrets::table.filter(others).filter(good_secret(now));
+    let ended = diesel::delete(good).execute(conn).await?;
+    diesel::delete(service_account_secrets::table.filter(others)).execute(conn).await?;
     let until = kept.map(|_| now + overlap);
     if let Some(kept) = kept {
         diesel::update(service_account_secrets::table.find(kept))
@@ -307,7 +309,7 @@ pub(super) async fn secret_replace_on_conn(
     }
     secret_insert_on_conn(conn, id, secret_hash, now).await?;
     diesel::update(service_accounts::table.find(id)).set(service_accounts::updated_at.eq(now)).execute(conn).await?;
-    Ok(until)
+    Ok((until, ended > 0))
 }
 
 async fn secret_insert_on_conn(

@@ -1,3 +1,3 @@
--- Loses where waiting notices of a changed address go; without it they would go to the new address.
-DELETE FROM mail_outbox WHERE kind = 'email_changed';
+-- Loses whom waiting notices of a changed address go to. A program from before does not know their kind and leaves them alone.
+ALTER TABLE mail_outbox DROP COLUMN IF EXISTS addressee;
 ALTER TABLE mail_outbox DROP COLUMN IF EXISTS address;

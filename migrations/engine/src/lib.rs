@@ -21,6 +21,7 @@ mod error;
 mod findings;
 mod history;
 mod interrupt;
+mod keywords;
 mod ledger;
 mod lock;
 mod locks;

@@ -350,8 +350,9 @@ async fn dependents_of_column(client: &Client, difference: &Difference) -> Resul
                     OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid > 0 AND d.objid = d.refobjid)
                     OR (t.typtype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
                         SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid
-                            AND pg_catalog.strpos(pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(i.indpred, i.indrelid),
-                                pg_catalog.pg_get_expr(i.indexprs, i.indrelid)), pg_catalog.quote_ident(a.attname)) > 0)))"),
+                            AND pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(i.indpred, i.indrelid),
+                                pg_catalog.pg_get_expr(i.indexprs, i.indrelid)) ~ ('(^|[^[:alnum:]_])' || pg_catalog.regexp_replace(
+                                pg_catalog.quote_ident(a.attname), '([^[:alnum:]_])', '\\\\\\1', 'g') || '($|[^[:alnum:]_])'))))"),
             &[&qualified(&drift.table), &drift.object],
         )
         .await?;

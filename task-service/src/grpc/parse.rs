@@ -54,8 +54,11 @@ impl Violations {
         }
     }
 
-    /// Ids that are all well-formed.
+    /// Ids that are all well-formed. Of too many none is looked at: that there are too many is among the proto's own violations.
     fn ids(&mut self, field: &str, texts: &[String]) -> Option<Vec<TaskId>> {
+        if texts.len() > BATCH_MAX {
+            return None;
+        }
         let each = texts.iter().enumerate();
         let ids: Vec<_> =
             each.map(|(index, text)| self.keep(&format!("{field}[{index}]"), TaskId::parse(text))).collect();
@@ -176,7 +179,9 @@ pub(super) fn watch(
         Problem::new(TaskReason::InvalidArgument).field("resume_token", expected)
     })?;
     match opened {
-        Some((position, current_at)) => Ok((scope, Some(Begin::Behind(position, current_at)))),
+        Some((position, current_at)) => {
+            Ok((scope, Some(Begin::Behind { position, current_at, or_snapshot: request.snapshot })))
+        }
         None if request.snapshot => Ok((scope, Some(Begin::Snapshot))),
         None => Err(TaskReason::ResumeTokenExpired.into()),
     }

@@ -11,7 +11,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{stats_message, task_message};
-use super::watch::Watch;
+use super::watch::{Watch, end_problem};
 use super::{caller_of, parse};
 use crate::domain::access::{Caller, TASKS_WRITE};
 use crate::domain::etag::version_of;
@@ -170,7 +170,7 @@ impl Service for TaskService {
     ) -> Result<Response<v1::BatchGetTasksResponse>, Status> {
         let caller = caller_of(&request)?;
         let ids = parse::ids(request.get_ref(), &request.get_ref().ids)?;
-        let found = self.store.tasks_find(caller.read_scope(), &ids).await;
+        let found = self.store.tasks_find(caller.read_scope(), &ids, ANSWER_BYTES_MAX).await;
         let found = found.map_err(|error| batch_problem("tasks_find", error))?;
         let answer = v1::BatchGetTasksResponse { tasks: found.into_iter().map(task_message).collect() };
         if answer.encoded_len() > ANSWER_BYTES_MAX {
@@ -234,11 +234,12 @@ impl Service for TaskService {
         let begin = match begin {
             Some(begin) => begin,
             None => {
-                let position = self.store.position_now().await;
-                Begin::Behind(position.map_err(|error| store_problem("watch_tasks", &error))?, now())
+                let position = self.feed.position_now(&self.store).await;
+                let position = position.map_err(|error| end_problem(error.into()))?;
+                Begin::Behind { position, current_at: now(), or_snapshot: false }
             }
         };
-        let watcher = self.feed.watch(self.store.clone(), scope, begin);
+        let watcher = self.feed.watch(self.store.clone(), caller.user_id, scope, begin);
         let watcher = watcher.map_err(|_| Problem::new(TaskReason::RateLimited).retry_after(Duration::from_secs(5)))?;
         let (revocations, tokens) = (self.revocations.clone(), Arc::clone(&self.page_tokens));
         let watch = Watch { watcher, principal, revocations, tokens, caller: caller.user_id, scope };

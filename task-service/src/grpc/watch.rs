@@ -8,6 +8,7 @@ use futures_util::stream;
 use proto::task::v1;
 use proto::task::v1::watch_tasks_response::Event;
 use proto::time::from_utc;
+use service_kit::database::DatabaseError;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
@@ -16,11 +17,11 @@ use crate::domain::access::Scope;
 use crate::domain::change::ChangeKind;
 use crate::domain::ids::UserId;
 use crate::domain::page_token::PageTokens;
-use crate::domain::position::Position;
 use crate::domain::resume_token;
 use crate::domain::time::now;
 use crate::errors::{Problem, TaskReason, store_problem};
-use crate::watch::{Step, WatchEnd, Watcher};
+use crate::store::TaskStoreError;
+use crate::watch::{Step, WatchEnd, Watcher, Whereabouts};
 
 /// When to come back to a database that is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -86,19 +87,21 @@ impl Watch {
             }
             Step::Heartbeat(position) => (Event::Heartbeat(v1::TaskHeartbeat {}), Some(position)),
         };
-        let resume_token = position.map(|position| self.token(&position)).unwrap_or_default();
+        let resume_token = position.map(|whereabouts| self.token(&whereabouts)).unwrap_or_default();
         v1::WatchTasksResponse { resume_token, sent_at: Some(from_utc(now())), event: Some(event) }
     }
 
-    fn token(&self, position: &Position) -> String {
-        resume_token::seal(&self.tokens, self.caller, self.scope, position, self.watcher.current_at())
+    fn token(&self, whereabouts: &Whereabouts) -> String {
+        resume_token::seal(&self.tokens, self.caller, self.scope, &whereabouts.position, whereabouts.current_at)
     }
 }
 
-fn end_problem(end: WatchEnd) -> Problem {
+pub(super) fn end_problem(end: WatchEnd) -> Problem {
     match end {
         WatchEnd::PositionUnknown => TaskReason::ResumeTokenExpired.into(),
         WatchEnd::Silent => Problem::new(TaskReason::Unavailable).retry_after(RETRY_AFTER),
+        // The client has set no deadline that could have passed.
+        WatchEnd::Store(TaskStoreError::Database(DatabaseError::Timeout)) => end_problem(WatchEnd::Silent),
         WatchEnd::Store(error) => store_problem("watch_tasks", &error),
     }
 }

@@ -1,9 +1,12 @@
 //! Several tasks at once: all of them, or none. An error says which of them it is about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use service_kit::database::{DatabaseError, StoreError};
 use uuid::Uuid;
@@ -76,22 +79,35 @@ impl TaskStore {
             .await
     }
 
-    /// Reads tasks, in the order of the ids.
-    pub async fn tasks_find(&self, scope: Scope, ids: &[TaskId]) -> Result<Vec<Task>, BatchError> {
+    /// Reads tasks, in the order of the ids. Their texts have at most `most` bytes together, or it is [`TaskStoreError::TooLarge`].
+    pub async fn tasks_find(&self, scope: Scope, ids: &[TaskId], most: usize) -> Result<Vec<Task>, BatchError> {
         self.database
             .run("tasks_find", async |conn| {
                 let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-                let live = tasks::table.filter(tasks::id.eq_any(wanted)).filter(tasks::deleted_at.is_null());
+                let live = || tasks::table.filter(tasks::id.eq_any(&wanted)).filter(tasks::deleted_at.is_null());
+                let bytes = live().select(text_bytes());
+                let bytes: i64 = match scope {
+                    Scope::Of(owner) => bytes.filter(tasks::user_id.eq(owner.0)).first(conn).await?,
+                    Scope::All => bytes.first(conn).await?,
+                };
+                if usize::try_from(bytes).is_ok_and(|bytes| bytes > most) {
+                    return Err(TaskStoreError::TooLarge.into());
+                }
                 let rows: Vec<TaskRow> = match scope {
                     Scope::Of(owner) => {
-                        live.filter(tasks::user_id.eq(owner.0)).select(TaskRow::as_select()).load(conn).await?
+                        live().filter(tasks::user_id.eq(owner.0)).select(TaskRow::as_select()).load(conn).await?
                     }
-                    Scope::All => live.select(TaskRow::as_select()).load(conn).await?,
+                    Scope::All => live().select(TaskRow::as_select()).load(conn).await?,
                 };
                 let mut found = HashMap::with_capacity(rows.len());
                 for row in rows {
                     let task = Task::try_from(row)?;
                     found.insert(task.id, task);
+                }
+                // Before anything is copied: one large task may stand there a thousand times.
+                let length = |task: &Task| task.title.len() + task.description.as_ref().map_or(0, String::len);
+                if ids.iter().filter_map(|id| found.get(id)).map(length).sum::<usize>() > most {
+                    return Err(TaskStoreError::TooLarge.into());
                 }
                 let each = ids.iter().enumerate().map(|(index, id)| {
                     found.get(id).cloned().ok_or_else(|| BatchError::at(index, TaskStoreError::NotFound))
@@ -112,7 +128,8 @@ impl TaskStore {
             .transaction("tasks_update", async |conn| {
                 // In one order, so that two batches wait for each other in a row.
                 let ids: Vec<TaskId> = updates.iter().map(|(id, ..)| *id).collect();
-                let owners = owners_locked_on_conn(conn, scope, &ids).await?;
+                let locked = owners_locked_on_conn(conn, scope, &ids).await?;
+                let owners = owner_of(&locked);
                 let mut updated = Vec::with_capacity(updates.len());
                 for (index, (id, change, seen)) in updates.iter().enumerate() {
                     let owner = owners.get(id).ok_or_else(|| BatchError::at(index, TaskStoreError::NotFound))?;
@@ -129,20 +146,24 @@ impl TaskStore {
     pub async fn tasks_delete(&self, scope: Scope, ids: &[TaskId], now: DateTime<Utc>) -> Result<(), BatchError> {
         self.database
             .transaction("tasks_delete", async |conn| {
-                let owners = owners_locked_on_conn(conn, scope, ids).await?;
+                let locked = owners_locked_on_conn(conn, scope, ids).await?;
+                let owners = owner_of(&locked);
                 if let Some(index) = ids.iter().position(|id| !owners.contains_key(id)) {
                     return Err(BatchError::at(index, TaskStoreError::NotFound));
                 }
-                let users: BTreeSet<Uuid> = owners.values().map(|owner| owner.0).collect();
-                let wanted: Vec<Uuid> = owners.keys().map(|id| id.0).collect();
-                let rows: Vec<TaskRow> = diesel::update(tasks::table)
-                    .filter(tasks::user_id.eq_any(users).and(tasks::id.eq_any(wanted)))
-                    .filter(tasks::deleted_at.is_null())
-                    .set(deleted_columns(now))
-                    .returning(TaskRow::as_returning())
-                    .load(conn)
-                    .await?;
-                let deleted = rows.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
+                let mut deleted = Vec::with_capacity(owners.len());
+                for (owner, ids) in &locked {
+                    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+                    let rows: Vec<TaskRow> = diesel::update(tasks::table)
+                        .filter(tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)))
+                        .set(deleted_columns(now))
+                        .returning(TaskRow::as_returning())
+                        .load(conn)
+                        .await?;
+                    for row in rows {
+                        deleted.push(Task::try_from(row)?);
+                    }
+                }
                 changes_log_on_conn(conn, ChangeKind::Deleted, &deleted).await?;
                 Ok(())
             })
@@ -150,20 +171,43 @@ impl TaskStore {
     }
 }
 
-/// Whose the tasks are that are there, each locked, in one order.
+fn owner_of(locked: &BTreeMap<UserId, BTreeSet<TaskId>>) -> HashMap<TaskId, UserId> {
+    locked.iter().flat_map(|(owner, ids)| ids.iter().map(|id| (*id, *owner))).collect()
+}
+
+/// Whose the tasks are that are there, each locked: owner by owner and in the order of their ids, so that two batches wait in a row.
+/// Each statement that locks names one owner.
 async fn owners_locked_on_conn(
     conn: &mut AsyncPgConnection,
     scope: Scope,
     ids: &[TaskId],
-) -> Result<HashMap<TaskId, UserId>, TaskStoreError> {
-    let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let live = tasks::table.filter(tasks::id.eq_any(wanted)).filter(tasks::deleted_at.is_null());
-    let live = live.order((tasks::user_id, tasks::id)).select((tasks::id, tasks::user_id));
-    let rows: Vec<(Uuid, Uuid)> = match scope {
-        Scope::Of(owner) => live.filter(tasks::user_id.eq(owner.0)).for_update().load(conn).await?,
-        Scope::All => live.for_update().load(conn).await?,
-    };
-    Ok(rows.into_iter().map(|(id, owner)| (TaskId(id), UserId(owner))).collect())
+) -> Result<BTreeMap<UserId, BTreeSet<TaskId>>, TaskStoreError> {
+    let mut asked: BTreeMap<UserId, Vec<Uuid>> = BTreeMap::new();
+    match scope {
+        Scope::Of(owner) => {
+            asked.insert(owner, ids.iter().map(|id| id.0).collect());
+        }
+        Scope::All => {
+            let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+            let rows = tasks::table.filter(tasks::id.eq_any(wanted)).select((tasks::user_id, tasks::id));
+            for (owner, id) in rows.load::<(Uuid, Uuid)>(conn).await? {
+                asked.entry(UserId(owner)).or_default().push(id);
+            }
+        }
+    }
+    let mut locked = BTreeMap::new();
+    for (owner, ids) in asked {
+        let live = tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)).and(tasks::deleted_at.is_null());
+        let live = tasks::table.filter(live).order(tasks::id).select(tasks::id).for_update();
+        let ids: Vec<Uuid> = live.load(conn).await?;
+        locked.insert(owner, ids.into_iter().map(TaskId).collect());
+    }
+    Ok(locked)
+}
+
+/// The bytes of the tasks' texts together.
+fn text_bytes() -> SqlLiteral<BigInt> {
+    sql("coalesce(sum(octet_length(title) + coalesce(octet_length(description), 0)), 0)::bigint")
 }
 
 /// Inserts rows of new tasks, in their order.

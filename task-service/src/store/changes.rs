@@ -1,6 +1,6 @@
 //! The log of changes: written in the transaction of each change, read by watchers from one snapshot of transactions to another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
@@ -22,8 +22,9 @@ use crate::domain::text::LISTED_MAX;
 /// The number of the transaction, which is given out here if nothing was written before.
 const XACT: &str = "pg_current_xact_id()::text::bigint";
 
-/// Most changes that are read at a time; those of one transaction are never parted.
-const CHANGES_READ: i64 = 200;
+/// Most changes that are read at a time; those of one transaction are never parted. A client that does not take them keeps so many
+/// in memory.
+const CHANGES_READ: i64 = 50;
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = task_changes, check_for_backend(diesel::pg::Pg))]
@@ -80,7 +81,7 @@ impl TaskStore {
     }
 
     /// Who has tasks that changed between two positions.
-    pub async fn users_changed(&self, from: &Position, to: &Position) -> Result<BTreeSet<UserId>, TaskStoreError> {
+    pub async fn users_changed(&self, from: &Position, to: &Position) -> Result<Vec<UserId>, TaskStoreError> {
         self.database
             .run("users_changed", async |conn| {
                 let of = task_changes::xact.ge(from.xmax()).or(task_changes::xact.eq_any(from.under_way()));
@@ -91,7 +92,8 @@ impl TaskStore {
                     .load(conn)
                     .await?;
                 let seen = found.into_iter().filter(|(_, xact)| to.sees(*xact));
-                Ok::<_, TaskStoreError>(seen.map(|(user, _)| UserId(user)).collect())
+                let users: BTreeSet<Uuid> = seen.map(|(user, _)| user).collect();
+                Ok::<_, TaskStoreError>(users.into_iter().map(UserId).collect())
             })
             .await
     }
@@ -116,22 +118,59 @@ impl TaskStore {
                     rows.extend(changes_of(scope).filter(new).limit(left).load::<ChangeRow>(conn).await?);
                 }
                 let is_cut = i64::try_from(rows.len()).is_ok_and(|count| count >= CHANGES_READ);
-                if let Some(last) = rows.last().map(|row| row.xact).filter(|_| is_cut) {
+                let mut reached = rows.last().map(|row| row.xact).filter(|_| is_cut);
+                if let Some(last) = reached {
                     // There may be more of the last transaction.
                     rows.retain(|row| row.xact != last);
-                    if rows.is_empty() {
-                        rows = changes_of(scope).filter(task_changes::xact.eq(last)).load(conn).await?;
+                    match rows.last() {
+                        Some(row) => reached = Some(row.xact),
+                        None => rows = changes_of(scope).filter(task_changes::xact.eq(last)).load(conn).await?,
                     }
                 }
-                let reached = rows.last().map(|row| row.xact).filter(|_| is_cut);
-                let mut changes: Vec<Change> =
-                    rows.into_iter().filter(|row| to.sees(row.xact)).filter_map(ChangeRow::read).collect();
+                while let Some(last) = reached {
+                    let Some(further) = overtaken_on_conn(conn, scope, &rows, last, (from, to)).await? else { break };
+                    let between = task_changes::xact.gt(last).and(task_changes::xact.le(further));
+                    rows.extend(changes_of(scope).filter(between).load::<ChangeRow>(conn).await?);
+                    reached = Some(further);
+                }
+                let is_news = |row: &ChangeRow| to.sees(row.xact) && !from.sees(row.xact);
+                let mut changes: Vec<Change> = rows.into_iter().filter(is_news).filter_map(ChangeRow::read).collect();
                 in_order_of_versions(&mut changes);
                 let reached = reached.map_or_else(|| to.clone(), |xact| from.advanced(to, xact));
                 Ok::<_, TaskStoreError>(ChangesRead { changes, reached })
             })
             .await
     }
+}
+
+/// The last transaction behind `last` that holds an older version of a task than `rows` do: it began later and changed the task
+/// first. It must be told before, so it belongs to the same read.
+async fn overtaken_on_conn(
+    conn: &mut AsyncPgConnection,
+    scope: Scope,
+    rows: &[ChangeRow],
+    last: i64,
+    (from, to): (&Position, &Position),
+) -> Result<Option<i64>, TaskStoreError> {
+    let mut newest: HashMap<Uuid, i64> = HashMap::new();
+    for row in rows {
+        let version = newest.entry(row.task_id).or_insert(row.version);
+        *version = row.version.max(*version);
+    }
+    let ids: Vec<Uuid> = newest.keys().copied().collect();
+    let mut behind = task_changes::table
+        .filter(task_changes::task_id.eq_any(ids))
+        .filter(task_changes::xact.gt(last).and(task_changes::xact.lt(to.xmax())))
+        .select((task_changes::task_id, task_changes::version, task_changes::xact))
+        .into_boxed();
+    if let Scope::Of(owner) = scope {
+        behind = behind.filter(task_changes::user_id.eq(owner.0));
+    }
+    let behind: Vec<(Uuid, i64, i64)> = behind.load(conn).await?;
+    let overtaken = behind.into_iter().filter(|(task, version, xact)| {
+        to.sees(*xact) && !from.sees(*xact) && newest.get(task).is_some_and(|newest| version < newest)
+    });
+    Ok(overtaken.map(|(.., xact)| xact).max())
 }
 
 /// The changes of a scope, by their transactions.

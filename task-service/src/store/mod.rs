@@ -34,6 +34,9 @@ pub enum TaskStoreError {
         /// What stands there.
         status: String,
     },
+    /// The tasks have more text together than may be answered.
+    #[error("the answer would be too large")]
+    TooLarge,
     /// The snapshot of the transactions has a form that we do not know.
     #[error("pg_current_snapshot() gave something unknown")]
     SnapshotUnreadable,

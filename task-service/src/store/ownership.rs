@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::Uuid as SqlUuid;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::changes::changes_log_on_conn;
 use super::row::{KeptRow, TaskRow};
-use super::schema::{task_changes, task_requests, tasks};
+use super::schema::tasks;
 use super::{TaskStore, TaskStoreError};
 use crate::domain::change::ChangeKind;
 use crate::domain::ids::{TaskId, UserId};
@@ -17,6 +18,12 @@ use crate::domain::task::Task;
 
 /// Most rows of one transaction: a heap of tasks must not hold locks for long, nor run into the time limit, nor be one heap of changes.
 const BATCH: i64 = 200;
+
+/// Of tasks that are there nothing is forgotten: they may have been made since the last batch.
+const FORGET_REQUESTS: &str = "DELETE FROM task_requests AS r WHERE r.user_id = $1 \
+    AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.user_id = $1 AND t.id = r.task_id)";
+const FORGET_CHANGES: &str = "DELETE FROM task_changes AS c WHERE c.user_id = $1 AND c.kind = 'upserted' \
+    AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.user_id = $1 AND t.id = c.task_id)";
 
 impl TaskStore {
     /// Deletes all tasks of a user for good, what its request ids made, and what the log of changes has of them. Gives how many tasks.
@@ -31,13 +38,12 @@ impl TaskStore {
                 break;
             }
         }
+        // What is left of tasks that were gone before.
         self.database
             .run("tasks_purge_traces", async |conn| {
-                let requests = task_requests::table.filter(task_requests::user_id.eq(owner.0));
-                diesel::delete(requests).execute(conn).await?;
-                let texts = task_changes::kind.eq(ChangeKind::Upserted.as_str());
-                let changes = task_changes::table.filter(task_changes::user_id.eq(owner.0).and(texts));
-                diesel::delete(changes).execute(conn).await?;
+                for statement in [FORGET_REQUESTS, FORGET_CHANGES] {
+                    diesel::sql_query(statement).bind::<SqlUuid, _>(owner.0).execute(conn).await?;
+                }
                 Ok::<_, TaskStoreError>(())
             })
             .await?;
@@ -82,24 +88,39 @@ impl TaskStore {
         self.database
             .transaction("tasks_reassign", async |conn| {
                 let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-                let owners = tasks::user_id.eq_any([from.0, to.0]);
-                let found: Vec<(Uuid, Uuid)> = tasks::table
-                    .filter(owners.and(tasks::id.eq_any(&wanted)))
-                    .order((tasks::user_id, tasks::id))
-                    .select((tasks::user_id, tasks::id))
-                    .for_update()
-                    .load(conn)
-                    .await?;
-                let known: HashSet<Uuid> = found.iter().map(|(_, id)| *id).collect();
+                let mut known = HashSet::new();
+                let mut theirs = Vec::new();
+                // Whoever waited for another who moves the same tasks finds them with the new owner only when it looks again.
+                for _ in 0..2 {
+                    let (first, second) = if from < to { (from, to) } else { (to, from) };
+                    for owner in [first, second] {
+                        let found = locked_on_conn(conn, owner, &wanted).await?;
+                        known.extend(found.iter().copied());
+                        if owner == from && from != to {
+                            theirs = found;
+                        }
+                    }
+                    if wanted.iter().all(|id| known.contains(id)) {
+                        break;
+                    }
+                }
                 if wanted.iter().any(|id| !known.contains(id)) {
                     return Err(TaskStoreError::NotFound);
                 }
-                let theirs = found.into_iter().filter(|(owner, _)| *owner == from.0 && from != to);
-                let theirs: Vec<Uuid> = theirs.map(|(_, id)| id).collect();
                 move_on_conn(conn, (from, to), &theirs, now).await
             })
             .await
     }
+}
+
+/// Those of these tasks that are the user's, locked, the deleted ones too.
+async fn locked_on_conn(
+    conn: &mut AsyncPgConnection,
+    owner: UserId,
+    ids: &[Uuid],
+) -> Result<Vec<Uuid>, TaskStoreError> {
+    let theirs = tasks::table.filter(tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)));
+    Ok(theirs.order(tasks::id).select(tasks::id).for_update().load(conn).await?)
 }
 
 /// Some of the tasks of a user, locked.

@@ -8,7 +8,7 @@ use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Nullable, Text};
+use diesel::sql_types::{Integer, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -41,8 +41,8 @@ fn title_key() -> SqlLiteral<Text> {
     sql(TITLE_KEY)
 }
 
-/// Tasks that a snapshot reads at a time.
-const SNAPSHOT_PAGE: i64 = 200;
+/// Tasks that a snapshot reads at a time: a client that does not take them keeps so many in memory.
+const SNAPSHOT_PAGE: i64 = 50;
 
 type Query<'a> = tasks::BoxedQuery<'a, Pg>;
 
@@ -99,8 +99,8 @@ impl TaskStore {
                     page = page.filter(tasks::user_id.eq(owner.0));
                 }
                 if let Some((owner, id)) = behind {
-                    let of_later = tasks::user_id.gt(owner.0).or(tasks::id.gt(id.0));
-                    page = page.filter(tasks::user_id.ge(owner.0).and(of_later));
+                    let key = (tasks::user_id, tasks::id).into_sql::<Record<(SqlUuid, SqlUuid)>>();
+                    page = page.filter(key.gt((owner.0, id.0)));
                 }
                 let page = page.order((tasks::user_id, tasks::id)).limit(SNAPSHOT_PAGE).select(listed());
                 let rows: Vec<TaskRow> = page.load(conn).await?;
@@ -164,17 +164,18 @@ fn holds(segment: Segment, key: &CursorKey) -> bool {
     }
 }
 
-/// Orders `$query` by `$column` and the id, and begins behind `$behind`. The bound on the column alone is what an index can use.
+/// Orders `$query` by `$column` and the id, and begins behind `$behind`: column and id are compared as a row, which an index does in
+/// one step however many tasks have the same value.
 macro_rules! keyset {
-    ($query:expr, $column:expr, $direction:expr, $behind:expr) => {
+    ($query:expr, $column:expr, $kind:ty, $direction:expr, $behind:expr) => {
         match ($direction, $behind) {
             (Direction::Ascending, None) => $query.order(($column.asc(), tasks::id.asc())),
             (Direction::Descending, None) => $query.order(($column.desc(), tasks::id.desc())),
-            (Direction::Ascending, Some((value, id))) => $query
-                .filter($column.ge(value.clone()).and($column.gt(value).or(tasks::id.gt(id))))
+            (Direction::Ascending, Some(behind)) => $query
+                .filter(($column, tasks::id).into_sql::<Record<($kind, SqlUuid)>>().gt(behind))
                 .order(($column.asc(), tasks::id.asc())),
-            (Direction::Descending, Some((value, id))) => $query
-                .filter($column.le(value.clone()).and($column.lt(value).or(tasks::id.lt(id))))
+            (Direction::Descending, Some(behind)) => $query
+                .filter(($column, tasks::id).into_sql::<Record<($kind, SqlUuid)>>().lt(behind))
                 .order(($column.desc(), tasks::id.desc())),
         }
     };
@@ -184,13 +185,19 @@ fn segment_query<'a>(query: &'a ListQuery, segment: Segment, cursor: Option<&Cur
     let direction = query.order.direction;
     let fitting = filtered(&query.filter);
     match segment {
-        Segment::CreatedAt => keyset!(fitting, tasks::created_at, direction, time_of(cursor)),
-        Segment::UpdatedAt => keyset!(fitting, tasks::updated_at, direction, time_of(cursor)),
+        Segment::CreatedAt => keyset!(fitting, tasks::created_at, Timestamptz, direction, time_of(cursor)),
+        Segment::UpdatedAt => keyset!(fitting, tasks::updated_at, Timestamptz, direction, time_of(cursor)),
         Segment::Dated => {
-            keyset!(fitting.filter(tasks::due_date.is_not_null()), tasks::due_date, direction, time_of(cursor))
+            keyset!(
+                fitting.filter(tasks::due_date.is_not_null()),
+                tasks::due_date,
+                Nullable<Timestamptz>,
+                direction,
+                time_of(cursor)
+            )
         }
         Segment::Title => {
-            keyset!(fitting, title_key(), direction, title_of(cursor))
+            keyset!(fitting, title_key(), Text, direction, title_of(cursor))
         }
         Segment::Undated => by_id(fitting.filter(tasks::due_date.is_null()), direction, cursor),
         Segment::Status(status) => by_id(fitting.filter(tasks::status.eq(status.as_str())), direction, cursor),

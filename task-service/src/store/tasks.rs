@@ -55,8 +55,13 @@ impl TaskStore {
     ) -> Result<Task, TaskStoreError> {
         self.database
             .transaction("task_update", async |conn| {
-                let owner = task_owner_on_conn(conn, scope, id).await?;
-                let task = update_on_conn(conn, owner, id, change, seen, now).await?;
+                let task = match update_once_on_conn(conn, scope, (id, change, seen), now).await {
+                    // It may have been given to another owner while this waited: looked for again it is there.
+                    Err(TaskStoreError::NotFound) if scope == Scope::All => {
+                        update_once_on_conn(conn, scope, (id, change, seen), now).await?
+                    }
+                    done => done?,
+                };
                 changes_log_on_conn(conn, ChangeKind::Upserted, std::slice::from_ref(&task)).await?;
                 Ok(task)
             })
@@ -85,6 +90,16 @@ impl TaskStore {
             })
             .await
     }
+}
+
+async fn update_once_on_conn(
+    conn: &mut AsyncPgConnection,
+    scope: Scope,
+    (id, change, seen): (TaskId, &TaskChange, Option<i64>),
+    now: DateTime<Utc>,
+) -> Result<Task, TaskStoreError> {
+    let owner = task_owner_on_conn(conn, scope, id).await?;
+    update_on_conn(conn, owner, id, change, seen, now).await
 }
 
 /// Changes a task of this owner; who calls writes it down for those who watch.
@@ -122,7 +137,7 @@ pub(super) async fn update_on_conn(
 fn completed_since(status: TaskStatus, now: DateTime<Utc>) -> _ {
     let completed: Option<DateTime<Utc>> = (status == TaskStatus::Completed).then_some(now);
     let (stays, spelled): (bool, &'static str) = (status == TaskStatus::Completed, TaskStatus::Completed.as_str());
-    let was_completed = stays.into_sql::<Bool>().and(tasks::status.eq(spelled));
+    let was_completed = stays.into_sql::<Bool>().and(tasks::status.eq(spelled)).and(tasks::completed_at.is_not_null());
     case_when(was_completed, tasks::completed_at).otherwise(completed.into_sql::<Nullable<Timestamptz>>())
 }
 

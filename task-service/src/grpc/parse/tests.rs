@@ -192,9 +192,10 @@ fn a_watch_begins_where_it_is_asked_to() {
     assert_eq!(begin(false, "").ok().flatten(), None, "from now on");
     assert_eq!(begin(true, "").ok().flatten(), Some(Begin::Snapshot));
     let young = token(TimeDelta::minutes(59));
-    let behind = Some(Begin::Behind(position.clone(), now - TimeDelta::minutes(59)));
-    assert_eq!(begin(false, &young).ok().flatten(), behind);
-    assert_eq!(begin(true, &young).ok().flatten(), behind, "no snapshot where none is needed");
+    let current_at = now - TimeDelta::minutes(59);
+    let behind = |or_snapshot| Some(Begin::Behind { position: position.clone(), current_at, or_snapshot });
+    assert_eq!(begin(false, &young).ok().flatten(), behind(false));
+    assert_eq!(begin(true, &young).ok().flatten(), behind(true), "no snapshot where none is needed");
     // Too old: a snapshot if that is wanted, otherwise an error that says so.
     let old = token(TimeDelta::minutes(61));
     assert_eq!(begin(true, &old).ok().flatten(), Some(Begin::Snapshot));
