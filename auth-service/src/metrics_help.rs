@@ -19,7 +19,7 @@ pub fn describe() {
     describe_gauge!("password_hashing_threads", "Threads that hash");
     describe_histogram!("password_hashing_seconds", Unit::Seconds, "Time of one hash");
     describe_histogram!("password_hashing_wait_seconds", Unit::Seconds, "Wait for a hashing thread");
-    describe_counter!("mails_sent_total", "Mails sent, by kind: password_reset or email_verification");
+    describe_counter!("mails_sent_total", "Mails sent, by kind: password_reset, email_verification or email_changed");
     describe_counter!(
         "mails_failed_total",
         "Attempts to send a mail that failed, by kind and outcome: postponed or given_up"

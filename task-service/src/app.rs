@@ -24,13 +24,14 @@ use crate::errors::TaskReason;
 use crate::grpc::{OwnershipService, TaskService};
 use crate::store::TaskStore;
 use crate::watch::Feed;
-use crate::{background, migrate, migrations};
+use crate::{background, metrics_help, migrate, migrations};
 
 /// Largest message of task.v1.TaskService: a batch of tasks with long descriptions.
 const BATCH_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Serves until told to stop.
 pub async fn serve(args: ServeArgs, metrics: Metrics) -> anyhow::Result<()> {
+    metrics_help::describe();
     let unprotected = proto::policy::missing(TaskReason::DOMAIN);
     anyhow::ensure!(
         unprotected.is_empty(),

@@ -8,6 +8,7 @@ mod config;
 mod domain;
 mod errors;
 mod grpc;
+mod metrics_help;
 mod migrate;
 mod migrations;
 mod store;
