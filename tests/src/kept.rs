@@ -328,7 +328,7 @@ mod tests {
     }
 
     fn task(id: u8, status: &str, owner: Value) -> Value {
-        json!({"id": id, "title": "t", "status": status, "user_id": owner, "limits_waived": false})
+        json!({"id": id, "title": "t", "status": status, "user_id": owner, "limits_waived": false, "completed_at": null})
     }
 
     #[test]
