@@ -231,7 +231,11 @@ fn of_other_type(set: &MigrationSet, live: &Schema, drift: &Drift) -> Option<Str
         let wanted = set.expected.tables.get(table).and_then(|shape| shape.columns.get(column));
         there.zip(wanted).is_some_and(|(there, wanted)| !diff::converts(there, wanted))
     };
-    let own = own.iter().map(|column| (drift.table.as_str(), column.as_str()));
+    // An expression or a condition of an index names columns that are not among its keys.
+    let defined = index.and_then(|index| index.definition.split_once(" USING ")).map_or("", |(_, keys)| keys);
+    let named = |column: &&String| defined.contains(column.as_str());
+    let own = own.iter().chain(wanted.columns.keys().filter(named));
+    let own = own.map(|column| (drift.table.as_str(), column.as_str()));
     let parents = parent
         .into_iter()
         .flat_map(|(parent, columns)| columns.iter().map(|column| (parent.as_str(), column.as_str())));
