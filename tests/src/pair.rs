@@ -105,6 +105,19 @@ impl Pair {
         sign_in(&self.auth, login, password).await
     }
 
+    /// Signs up `name` with a role that may read everybody's tasks and change nobody else's.
+    pub async fn reader(&self, name: &str) -> Account {
+        let account = self.sign_up(name).await;
+        let role = format!(
+            "INSERT INTO roles (name, display_name) VALUES ('reader', 'Reader');
+             INSERT INTO role_permissions (role_id, permission) SELECT id, 'tasks.read' FROM roles WHERE name = 'reader';
+             UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'reader') WHERE id = '{}'",
+            account.id()
+        );
+        self.auth_database.execute(&role).await;
+        self.sign_in(name, PASSWORD).await
+    }
+
     /// Creates the administrator `root@example.com` by `admin bootstrap` and signs in.
     pub async fn administrator(&self) -> Account {
         let url = self.auth_database.runtime_url();

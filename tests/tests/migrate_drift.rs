@@ -162,6 +162,25 @@ async fn assert_converges(database: &TestDatabase, fresh: &migration_engine::Sch
     assert_rows_kept(&before, &all_rows(&client).await, &changed);
 }
 
+/// Columns of somebody else's that would keep every INSERT out, each named like a key word of the server: they stay, and take NULL.
+#[tokio::test]
+async fn columns_named_like_key_words_are_quoted() {
+    let database = filled().await;
+    let added = "DO $$ DECLARE w text; BEGIN
+        FOR w IN SELECT word FROM pg_get_keywords() WHERE catcode <> 'U' LOOP
+            EXECUTE format('ALTER TABLE users ADD COLUMN %I int NOT NULL DEFAULT 1', w);
+            EXECUTE format('ALTER TABLE users ALTER COLUMN %I DROP DEFAULT', w);
+        END LOOP; END $$";
+    database.execute(added).await;
+    let run = run(Service::Auth, &database, "up").await;
+    assert_eq!(run.code, 0, "{run:#?}");
+    let left = "SELECT count(*), count(*) FILTER (WHERE attnotnull) FROM pg_attribute JOIN pg_get_keywords() ON word = attname::text
+        WHERE attrelid = 'users'::regclass AND catcode <> 'U'";
+    let left = database.client().await.query_one(left, &[]).await.unwrap();
+    let (there, not_null): (i64, i64) = (left.get(0), left.get(1));
+    assert!(there > 100 && not_null == 0, "{not_null} of {there} still refuse NULL");
+}
+
 #[tokio::test]
 async fn every_drift_is_seen_and_repaired_with_every_row() {
     let template = filled().await;

@@ -10,7 +10,7 @@ use proto::task::v1::{
     PurgeUserTasksRequest, ReassignTasksRequest, Task, TaskStatus,
 };
 use task_support::{Tasks, at, create, titled, update};
-use tests::{Account, PASSWORD, Pair, assert_refused};
+use tests::{Account, Pair, assert_refused};
 use tonic::{Code, Request, Status};
 
 /// The owner of tasks that have none.
@@ -159,15 +159,8 @@ async fn only_the_token_says_who_calls() {
 #[tokio::test]
 async fn who_only_reads_all_is_told_what_is_missing() {
     let pair = Pair::start().await;
-    let (alice, carol) = tokio::join!(pair.sign_up("alice"), pair.sign_up("carol"));
-    let reader = format!(
-        "INSERT INTO roles (name, display_name) VALUES ('reader', 'Reader');
-         INSERT INTO role_permissions (role_id, permission) SELECT id, 'tasks.read' FROM roles WHERE name = 'reader';
-         UPDATE users SET role_id = (SELECT id FROM roles WHERE name = 'reader') WHERE id = '{}'",
-        carol.id()
-    );
-    pair.auth_database.execute(&reader).await;
-    let carol = pair.sign_in("carol@example.com", PASSWORD).await;
+    let alice = pair.sign_up("alice").await;
+    let carol = pair.reader("carol").await;
     let (mut alices, mut carols) = (pair.tasks(&alice), pair.tasks(&carol));
     let task = create(&mut alices, titled("alice's")).await;
     assert_eq!(titles(&mut carols, of(alice.id())).await, ["alice's"]);

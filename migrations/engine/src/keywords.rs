@@ -1,5 +1,6 @@
-//! The key words that PostgreSQL does not take as a name without quotes, as `pg_get_keywords()` of PostgreSQL 18 lists them (all that
-//! `quote_ident` quotes: every category but "unreserved").
+//! The key words that PostgreSQL does not take as a name without quotes everywhere: those of `pg_get_keywords()` in any category but
+//! "unreserved", which are what `quote_ident` quotes. The list is that of PostgreSQL 15 with what later majors add; the suite
+//! migrate_drift holds it against the server that it runs on.
 
 /// Sorted.
 const RESERVED: &[&str] = &[

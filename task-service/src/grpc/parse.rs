@@ -30,6 +30,9 @@ const STATUS_EXPECTED: Invalid =
     Invalid("expected one of TASK_STATUS_TODO, TASK_STATUS_IN_PROGRESS, TASK_STATUS_COMPLETED, TASK_STATUS_CANCELLED");
 const TIME_EXPECTED: Invalid = Invalid("expected a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z");
 
+const STAY: Invalid = Invalid("must not be the nil UUID: tasks without an owner stay");
+const OWNED: Invalid = Invalid("must not be the nil UUID: a task is given to somebody");
+
 /// Collects what is wrong with a request.
 struct Violations {
     found: Vec<Violation>,
@@ -88,11 +91,9 @@ pub(super) fn task_id(request: &impl Validate, id: &str) -> Result<TaskId, Probl
 
 /// Which tasks go from whom to whom; no task in particular means all.
 pub(super) fn reassign(request: &v1::ReassignTasksRequest) -> Result<(UserId, UserId, Vec<TaskId>), Problem> {
-    const SOMEBODY: Invalid = Invalid("must not be the nil UUID: who has tasks once keeps an owner");
     let mut violations = Violations::of(request);
     let from = violations.keep("from_user_id", UserId::parse(&request.from_user_id));
-    let to = UserId::parse(&request.to_user_id);
-    let to = violations.keep("to_user_id", to.and_then(|to| if to == UserId::NOBODY { Err(SOMEBODY) } else { Ok(to) }));
+    let to = violations.keep("to_user_id", somebody(&request.to_user_id, OWNED));
     let ids = violations.ids("task_ids", &request.task_ids);
     violations.finish((|| Some((from?, to?, ids?)))())
 }
@@ -190,16 +191,8 @@ pub(super) fn watch(
 /// Whose tasks to purge: anybody's but nobody's, so that tasks without an owner do not go as a heap.
 pub(super) fn purge(request: &v1::PurgeUserTasksRequest) -> Result<UserId, Problem> {
     let mut violations = Violations::of(request);
-    let user_id = violations.keep("user_id", UserId::parse(&request.user_id).and_then(somebody));
+    let user_id = violations.keep("user_id", somebody(&request.user_id, STAY));
     violations.finish(user_id)
-}
-
-fn somebody(user: UserId) -> Result<UserId, Invalid> {
-    if user == UserId::NOBODY {
-        Err(Invalid("must not be the nil UUID: tasks without an owner stay"))
-    } else {
-        Ok(user)
-    }
 }
 
 pub(super) fn create(caller: &Caller, request: &v1::CreateTaskRequest, now: DateTime<Utc>) -> Result<NewTask, Problem> {
@@ -212,7 +205,7 @@ pub(super) fn create(caller: &Caller, request: &v1::CreateTaskRequest, now: Date
     };
     let due_date = violations.keep("due_date", time(request.due_date.as_ref()));
     let request_id = violations.keep("request_id", optional(&request.request_id, uuid_parse));
-    let named = violations.keep("user_id", optional(&request.user_id, owner));
+    let named = violations.keep("user_id", optional(&request.user_id, |text| somebody(text, OWNED)));
     let parts = (|| Some((title?, description?, status?, due_date?, request_id?, named?)))();
     let (title, description, status, due_date, request_id, named) = violations.finish(parts)?;
     let user_id = caller.owner_of_new(named).map_err(|_| permission_missing(TASKS_WRITE))?;
@@ -319,12 +312,9 @@ fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Re
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// The owner of a new task: anybody but nobody.
-fn owner(text: &str) -> Result<UserId, Invalid> {
-    match UserId::parse(text)? {
-        UserId::NOBODY => Err(Invalid("must not be the nil UUID: a new task has an owner")),
-        user => Ok(user),
-    }
+/// Anybody but nobody; `expected` says why.
+fn somebody(text: &str, expected: Invalid) -> Result<UserId, Invalid> {
+    UserId::parse(text).and_then(|user| if user == UserId::NOBODY { Err(expected) } else { Ok(user) })
 }
 
 /// A time to the microsecond, cut off.

@@ -42,23 +42,6 @@ impl TaskService {
         Self { store, page_tokens, feed, revocations }
     }
 
-    /// The same for a batch.
-    async fn batch_change_problem(
-        &self,
-        operation: &'static str,
-        caller: &Caller,
-        id: Option<TaskId>,
-        error: BatchError,
-    ) -> Problem {
-        match (error.index, id) {
-            (Some(index), Some(id)) => {
-                let problem = self.change_problem(operation, caller, id, error.error).await;
-                problem.metadata("index", index.to_string())
-            }
-            _ => batch_problem(operation, error),
-        }
-    }
-
     /// Why a change by id failed. Another's task is not there for a caller, unless the caller may read it.
     async fn change_problem(
         &self,
@@ -74,6 +57,23 @@ impl TaskService {
             return permission_missing(TASKS_WRITE);
         }
         store_problem(operation, &error)
+    }
+
+    /// The same for a batch.
+    async fn batch_change_problem(
+        &self,
+        operation: &'static str,
+        caller: &Caller,
+        id: Option<TaskId>,
+        error: BatchError,
+    ) -> Problem {
+        match (error.index, id) {
+            (Some(index), Some(id)) => {
+                let problem = self.change_problem(operation, caller, id, error.error).await;
+                problem.metadata("index", index.to_string())
+            }
+            _ => batch_problem(operation, error),
+        }
     }
 }
 

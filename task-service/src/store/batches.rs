@@ -126,7 +126,6 @@ impl TaskStore {
     ) -> Result<Vec<Task>, BatchError> {
         self.database
             .transaction("tasks_update", async |conn| {
-                // In one order, so that two batches wait for each other in a row.
                 let ids: Vec<TaskId> = updates.iter().map(|(id, ..)| *id).collect();
                 let locked = owners_locked_on_conn(conn, scope, &ids).await?;
                 let owners = owner_of(&locked);

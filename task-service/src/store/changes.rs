@@ -1,6 +1,6 @@
 //! The log of changes: written in the transaction of each change, read by watchers from one snapshot of transactions to another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
@@ -80,7 +80,7 @@ impl TaskStore {
             .await
     }
 
-    /// Who has tasks that changed between two positions.
+    /// Who has tasks that changed between two positions; once for each transaction.
     pub async fn users_changed(&self, from: &Position, to: &Position) -> Result<Vec<UserId>, TaskStoreError> {
         self.database
             .run("users_changed", async |conn| {
@@ -92,8 +92,7 @@ impl TaskStore {
                     .load(conn)
                     .await?;
                 let seen = found.into_iter().filter(|(_, xact)| to.sees(*xact));
-                let users: BTreeSet<Uuid> = seen.map(|(user, _)| user).collect();
-                Ok::<_, TaskStoreError>(users.into_iter().map(UserId).collect())
+                Ok::<_, TaskStoreError>(seen.map(|(user, _)| UserId(user)).collect())
             })
             .await
     }

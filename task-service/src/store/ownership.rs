@@ -137,7 +137,7 @@ async fn purge_on_conn(conn: &mut AsyncPgConnection, owner: UserId, now: DateTim
     let count = i64::try_from(rows.len()).unwrap_or(BATCH);
     // Of those that were deleted before everybody has been told.
     let told = rows.into_iter().filter(|(_, deleted_at)| deleted_at.is_none()).map(|(row, _)| row);
-    let told = told.map(|row| Task::try_from(row).map(|task| changed(task, now))).collect::<Result<Vec<_>, _>>()?;
+    let told = told.map(|row| Task::try_from(row.changed(now))).collect::<Result<Vec<_>, _>>()?;
     changes_log_on_conn(conn, ChangeKind::Deleted, &told).await?;
     Ok(count)
 }
@@ -163,8 +163,4 @@ async fn move_on_conn(
     changes_log_on_conn(conn, ChangeKind::Moved, &left).await?;
     changes_log_on_conn(conn, ChangeKind::Upserted, &living).await?;
     Ok(count)
-}
-
-fn changed(task: Task, now: DateTime<Utc>) -> Task {
-    Task { version: task.version + 1, updated_at: now, ..task }
 }

@@ -11,7 +11,7 @@ use crate::domain::status::TaskStatus;
 use crate::domain::task::{NewTask, Task};
 
 /// The columns that callers see. Who reads them filters out deleted rows.
-#[derive(Queryable, Selectable)]
+#[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
 pub(super) struct TaskRow {
     id: Uuid,
@@ -23,6 +23,13 @@ pub(super) struct TaskRow {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     version: i64,
+}
+
+impl TaskRow {
+    /// The row after a change at this time.
+    pub(super) fn changed(self, now: DateTime<Utc>) -> Self {
+        Self { version: self.version + 1, updated_at: now, ..self }
+    }
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -51,15 +58,8 @@ impl TryFrom<TaskRow> for Task {
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
 pub(super) struct KeptRow {
-    id: Uuid,
-    user_id: Uuid,
-    title: String,
-    description: Option<String>,
-    status: String,
-    due_date: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    version: i64,
+    #[diesel(embed)]
+    row: TaskRow,
     deleted_at: Option<DateTime<Utc>>,
     limits_waived: bool,
     completed_at: Option<DateTime<Utc>>,
@@ -68,7 +68,7 @@ pub(super) struct KeptRow {
 impl KeptRow {
     /// The row of another owner: a change like any other.
     pub(super) fn given_to(self, owner: UserId, now: DateTime<Utc>) -> Self {
-        Self { user_id: owner.0, version: self.version + 1, updated_at: now, ..self }
+        Self { row: TaskRow { user_id: owner.0, ..self.row.changed(now) }, ..self }
     }
 
     /// Whether the task was not deleted.
@@ -80,9 +80,8 @@ impl KeptRow {
 impl TryFrom<KeptRow> for Task {
     type Error = TaskStoreError;
 
-    fn try_from(row: KeptRow) -> Result<Self, TaskStoreError> {
-        let KeptRow { id, user_id, title, description, status, due_date, created_at, updated_at, version, .. } = row;
-        TaskRow { id, user_id, title, description, status, due_date, created_at, updated_at, version }.try_into()
+    fn try_from(kept: KeptRow) -> Result<Self, TaskStoreError> {
+        kept.row.try_into()
     }
 }
 

@@ -55,13 +55,11 @@ impl TaskStore {
     ) -> Result<Task, TaskStoreError> {
         self.database
             .transaction("task_update", async |conn| {
-                let task = match update_once_on_conn(conn, scope, (id, change, seen), now).await {
-                    // It may have been given to another owner while this waited: looked for again it is there.
-                    Err(TaskStoreError::NotFound) if scope == Scope::All => {
-                        update_once_on_conn(conn, scope, (id, change, seen), now).await?
-                    }
-                    done => done?,
-                };
+                let mut task = update_once_on_conn(conn, scope, (id, change, seen), now).await;
+                if is_moved(scope, &task) {
+                    task = update_once_on_conn(conn, scope, (id, change, seen), now).await;
+                }
+                let task = task?;
                 changes_log_on_conn(conn, ChangeKind::Upserted, std::slice::from_ref(&task)).await?;
                 Ok(task)
             })
@@ -78,17 +76,37 @@ impl TaskStore {
     ) -> Result<(), TaskStoreError> {
         self.database
             .transaction("task_delete", async |conn| {
-                let owner = task_owner_on_conn(conn, scope, id).await?;
-                let deleted: Option<TaskRow> = diesel::update(live(owner, id).filter(unchanged_since(seen)))
-                    .set(deleted_columns(now))
-                    .returning(TaskRow::as_returning())
-                    .get_result(conn)
-                    .await
-                    .optional()?;
-                let Some(row) = deleted else { return Err(why_unchanged(conn, owner, id, seen).await?) };
-                changes_log_on_conn(conn, ChangeKind::Deleted, &[row.try_into()?]).await
+                let mut task = delete_once_on_conn(conn, scope, (id, seen), now).await;
+                if is_moved(scope, &task) {
+                    task = delete_once_on_conn(conn, scope, (id, seen), now).await;
+                }
+                changes_log_on_conn(conn, ChangeKind::Deleted, &[task?]).await
             })
             .await
+    }
+}
+
+/// Whether a task that was not found may have been given to another owner while this waited for it: looked for again it is there.
+fn is_moved(scope: Scope, task: &Result<Task, TaskStoreError>) -> bool {
+    scope == Scope::All && matches!(task, Err(TaskStoreError::NotFound))
+}
+
+async fn delete_once_on_conn(
+    conn: &mut AsyncPgConnection,
+    scope: Scope,
+    (id, seen): (TaskId, Option<i64>),
+    now: DateTime<Utc>,
+) -> Result<Task, TaskStoreError> {
+    let owner = task_owner_on_conn(conn, scope, id).await?;
+    let deleted: Option<TaskRow> = diesel::update(live(owner, id).filter(unchanged_since(seen)))
+        .set(deleted_columns(now))
+        .returning(TaskRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    match deleted {
+        Some(row) => row.try_into(),
+        None => Err(why_unchanged(conn, owner, id, seen).await?),
     }
 }
 
@@ -188,12 +206,13 @@ pub(super) async fn tasks_created_on_conn(
     let inserted = tasks_insert_on_conn(conn, &fresh).await?;
     changes_log_on_conn(conn, ChangeKind::Upserted, &inserted).await?;
     let mut found: HashMap<TaskId, Task> = inserted.into_iter().map(|task| (task.id, task)).collect();
-    for task in repeated {
-        let first = made_by(task);
-        let row = tasks::table.filter(tasks::user_id.eq(task.user_id.0)).filter(tasks::id.eq(first.0));
-        let row: Option<TaskRow> = row.select(TaskRow::as_select()).first(conn).await.optional()?;
-        if let Some(row) = row {
-            found.insert(first, row.try_into()?);
+    if !repeated.is_empty() {
+        let owners: Vec<Uuid> = repeated.iter().map(|task| task.user_id.0).collect();
+        let firsts: Vec<Uuid> = repeated.iter().map(|task| made_by(task).0).collect();
+        let rows = tasks::table.filter(tasks::user_id.eq_any(owners).and(tasks::id.eq_any(firsts)));
+        for row in rows.select(TaskRow::as_select()).load(conn).await? {
+            let task = Task::try_from(row)?;
+            found.insert(task.id, task);
         }
     }
     Ok(new.iter().map(|task| found.get(&made_by(task)).cloned()).collect())
