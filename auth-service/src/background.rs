@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use auth_client::{KeyAlgorithm, Verifier};
 use chrono::{TimeDelta, Utc};
-use migration_engine::{MigrationSet, Severity, State};
+use migration_engine::{MigrationSet, State};
 use service_kit::database::Database;
 use service_kit::peer::Peer;
 use service_kit::readiness::Readiness;
@@ -160,14 +160,16 @@ async fn schema_watch(
 /// Compares history and catalog with what this binary expects; also sets the gauges that alerts look at.
 async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) -> Result<(), String> {
     let report = migration_engine::verify(connector, migrations).await.map_err(|error| error.to_string())?;
-    let errors = report.drift.iter().filter(|drift| drift.severity == Severity::Error).count();
+    let hindrances = report.hindrances().count();
     metrics::gauge!("migration_pending").set(gauge_of(report.pending.len()));
-    metrics::gauge!("schema_drift_objects").set(gauge_of(errors));
+    metrics::gauge!("schema_drift_objects").set(gauge_of(report.errors().count()));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics::gauge!("schema_last_verified_timestamp_seconds").set(now.as_secs_f64());
-    let places = migration_engine::counted(errors, "place");
+    let places = migration_engine::counted(hindrances, "place");
     match report.state {
         State::Match => Ok(()),
+        // It works without, and may be told to make it at any time.
+        State::Drift if hindrances == 0 => Ok(()),
         State::Pending => {
             let pending = migration_engine::counted(report.pending.len(), "migration");
             Err(format!("{pending} to run: run auth-service migrate up"))
@@ -176,7 +178,7 @@ async fn schema_check(connector: &EngineConnections, migrations: &MigrationSet) 
             Err(format!("the schema differs from the expected one in {places}: run auth-service migrate verify"))
         }
         // A newer release has migrated, by adding only: this one goes on until it is replaced.
-        State::Ahead if errors == 0 => Ok(()),
+        State::Ahead if hindrances == 0 => Ok(()),
         State::Ahead => {
             Err(format!("the database is newer than this binary and differs in {places}: deploy the newer one"))
         }

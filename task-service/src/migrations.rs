@@ -26,6 +26,12 @@ const FINDINGS: &[Finding] = &[
         message: "{count} task(s) have a title or description beyond today's limits; they keep their text",
         advice: "nothing must be done: the limits apply when the text is next changed",
     },
+    Finding {
+        code: "SEARCH_WITHOUT_INDEX",
+        query: "SELECT count(*), NULL::text[] FROM (SELECT) AS always WHERE to_regclass('public.idx_tasks_live_text') IS NULL",
+        message: "the extension pg_trgm is not there, so texts have no index: a search over everybody's tasks reads them all",
+        advice: "let an administrator of the database run CREATE EXTENSION pg_trgm, then run task-service migrate up again",
+    },
 ];
 
 #[cfg(test)]

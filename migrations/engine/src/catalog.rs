@@ -54,7 +54,10 @@ SELECT c.relname::text, x.relname::text, pg_catalog.pg_get_indexdef(i.indexrelid
     i.indexprs IS NULL AND i.indpred IS NULL AND i.indnkeyatts = i.indnatts AND m.amname = 'btree'
         AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indoption::int2[]) o WHERE o <> 0)
         AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indclass::oid[]) o
-                        JOIN pg_catalog.pg_opclass p ON p.oid = o WHERE NOT p.opcdefault)
+                        JOIN pg_catalog.pg_opclass p ON p.oid = o WHERE NOT p.opcdefault),
+    (SELECT min(e.extname::text) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+     WHERE d.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND d.objid = ANY (i.indclass::oid[]) AND d.deptype = 'e'
+        AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
 JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
@@ -104,7 +107,7 @@ JOIN pg_catalog.pg_class s ON s.oid = u.oid AND s.relkind = 'S' AND s.relnamespa
 JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
 WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)";
 
-/// One value that changes whenever the definition of one of the tables does.
+/// One value that changes whenever the definition of one of the tables does, or an extension comes or goes.
 const FINGERPRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity), ';' ORDER BY c.oid)
@@ -125,7 +128,9 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', s.relname, q.*, d.refobjid, d.refobjsubid), ';' ORDER BY s.oid)
      FROM pg_catalog.pg_class s JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
      LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = s.oid AND d.deptype = 'a'
-     WHERE s.relnamespace = pg_catalog.to_regnamespace('public'))))
+     WHERE s.relnamespace = pg_catalog.to_regnamespace('public')),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', e.oid, e.extname, e.extnamespace), ';' ORDER BY e.oid)
+     FROM pg_catalog.pg_extension e)))
 FROM (SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') AS oids FROM pg_catalog.pg_class c
       WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relname = ANY ($1)) t";
 
@@ -282,5 +287,6 @@ fn index(row: &Row, scope: Scope<'_>) -> Result<Index, tokio_postgres::Error> {
         valid: row.try_get(4)?,
         columns: row.try_get(5)?,
         plain: row.try_get(6)?,
+        requires: row.try_get(7)?,
     })
 }

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod diff;
 mod down;
 mod error;
+mod extensions;
 mod findings;
 mod history;
 mod interrupt;

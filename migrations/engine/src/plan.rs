@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::blockers::{self, Blocker};
 use crate::diff::{self, Leave};
 use crate::error::EngineError;
+use crate::extensions::Extensions;
 use crate::history;
 use crate::ledger;
 use crate::locks::effect;
@@ -94,9 +95,11 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
     // Whoever only reads may not change anything, and need not: what the role of `up` may do is for `up` to ask.
     report.blockers = obstacles_to(session, set, &inspection, leave).await?;
     // The history is mended by the same means as the tables.
-    let mut known = set.expected.clone();
+    let wanted = set.expected.extensions();
+    let expected = set.expected.with(&Extensions::foreseen(session.scope(), &wanted).await?);
+    let mut known = expected.clone();
     known.tables.insert(history::TABLE.to_owned(), history::expected_table());
-    let mut planner = Planner { set, known, model: inspection.live.clone(), statements: Vec::new() };
+    let mut planner = Planner { set, expected, known, model: inspection.live.clone(), statements: Vec::new() };
     planner.history(session, &inspection).await?;
     planner.prepare(session, &inspection, leave).await?;
     planner.migrations();
@@ -108,6 +111,8 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
 
 struct Planner<'p> {
     set: &'p MigrationSet,
+    /// What is expected in the end, with the extensions that a run makes.
+    expected: Expected,
     /// What statements make: the expected tables and the history.
     known: Expected,
     model: Schema,
@@ -167,7 +172,7 @@ impl Planner<'_> {
         for (_, fix) in of_phase(&inspection.differences, &[Phase::Prepare]) {
             self.steps(&fix.steps);
         }
-        let left = diff::compare_with(&self.set.expected, &self.model, leave);
+        let left = diff::compare_with(&self.expected, &self.model, leave);
         for (difference, fix) in of_phase(&left, &[Phase::PrepareIfPossible]) {
             // Asked of the rows that are there: a column that the plan would add is filled later.
             if blockers::holds_now(session.scope(), self.set, &inspection.live, difference).await? {
@@ -212,7 +217,7 @@ impl Planner<'_> {
 
     fn converge(&mut self, leave: &Leave) {
         for _ in 0..ROUNDS {
-            let left = diff::compare_with(&self.set.expected, &self.model, leave);
+            let left = diff::compare_with(&self.expected, &self.model, leave);
             let fixes = of_phase(&left, &[Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge]);
             if fixes.is_empty() {
                 break;

@@ -83,10 +83,10 @@ pub(crate) async fn repair_plan(
             continue;
         }
         // A table that is pending is made by its migration, not by a repair.
-        let made = missing_table(difference, &set.expected).filter(|_| inspection.report.pending.is_empty());
+        let made = missing_table(difference, &inspection.expected).filter(|_| inspection.report.pending.is_empty());
         let steps = difference.fix.as_ref().map(|fix| fix.steps.clone()).or(made);
         if let Some(steps) = steps {
-            report.repairs.push(planned(difference, &steps, &inspection.live, &set.expected));
+            report.repairs.push(planned(difference, &steps, &inspection.live, &inspection.expected));
         }
     }
     Ok(report)

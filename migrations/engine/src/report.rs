@@ -89,6 +89,9 @@ pub struct Drift {
     pub actual: Option<String>,
     /// SQL that mends it without losing a row, where there is such.
     pub repair: Option<String>,
+    /// Whether the service also works as it is: the object belongs to an extension that not every database has.
+    #[serde(skip)]
+    pub optional: bool,
 }
 
 /// The answer of `verify`.
@@ -112,6 +115,11 @@ impl VerifyReport {
     /// The differences that count.
     pub fn errors(&self) -> impl Iterator<Item = &Drift> {
         self.drift.iter().filter(|drift| drift.severity == Severity::Error)
+    }
+
+    /// Those among them that the service does not work with.
+    pub fn hindrances(&self) -> impl Iterator<Item = &Drift> {
+        self.errors().filter(|drift| !drift.optional)
     }
 }
 

@@ -152,6 +152,9 @@ pub struct Index {
     /// False when a concurrent build died: the planner ignores such an index.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub valid: bool,
+    /// The extension that it is made with: it belongs to the schema only where that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<String>,
 }
 
 impl Index {

@@ -65,6 +65,7 @@ async fn compare_row(
         expected: Some(describe(row)),
         actual,
         repair: Some(text(repair)),
+        optional: false,
     };
     let Some(live) = live.first() else {
         let whole: Vec<_> = row.iter().chain(seed.besides.get(&object).into_iter().flatten()).collect();

@@ -65,6 +65,7 @@ fn create(at: &mut Words, model: &mut Schema, expected: &Expected) {
                 columns: columns(at),
                 plain: true,
                 valid: true,
+                requires: None,
             });
             if let Some(table) = model.get_mut(&of) {
                 table.indexes.entry(index).or_insert(made);

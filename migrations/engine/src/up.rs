@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::backup::{self, BackupOptions, BackupReport};
 use crate::blockers::Blocker;
-use crate::diff::{Difference, Leave};
+use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
+use crate::extensions::Extensions;
 use crate::findings::{self, Ask};
 use crate::interrupt::Interrupt;
 use crate::ledger::Ledger;
@@ -147,7 +148,15 @@ pub(crate) async fn obstacles_to(
 ) -> Result<Vec<Blocker>, EngineError> {
     let scope = session.scope();
     let mut found = obstacles::standing(scope, set, &inspection.owned()).await?;
-    found.extend(blockers::find(scope, set, &inspection.live, &inspection.differences, leave).await?);
+    let mut differences = inspection.differences.clone();
+    // What the run will have to make once it has made an extension.
+    let wanted = set.expected.extensions();
+    let foreseen = set.expected.with(&Extensions::foreseen(scope, &wanted).await?);
+    if foreseen != inspection.expected {
+        let coming = diff::compare_with(&foreseen, &inspection.live, leave).into_iter();
+        differences.extend(coming.filter(|difference| difference.drift.optional));
+    }
+    found.extend(blockers::find(scope, set, &inspection.live, &differences, leave).await?);
     // Repeated versions and missing times are no obstacle: the run puts them in order.
     let of_history: Vec<Difference> = inspection
         .history
@@ -301,7 +310,7 @@ impl Run<'_> {
             // A table that is recorded and missing is made as it is expected; one that is pending is for its migration.
             for difference in inspection.differences.iter().filter(|_| all_recorded) {
                 let name = format!("{:?}", difference.drift);
-                if let Some(steps) = crate::repair::missing_table(difference, &self.set.expected)
+                if let Some(steps) = crate::repair::missing_table(difference, &inspection.expected)
                     && tried.insert(name)
                 {
                     runner.repair(difference, &steps, report).await?;

@@ -8,11 +8,12 @@ use crate::activity;
 use crate::catalog::{begin_reading, end_reading, read_in_snapshot};
 use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
+use crate::extensions::Extensions;
 use crate::history::{self, History};
 use crate::interrupt::Interrupt;
 use crate::ledger::{self, LastRun, Memory};
 use crate::report::{Drift, Kind, Problem, Severity, State, VerifyReport};
-use crate::schema::Schema;
+use crate::schema::{Expected, Schema};
 use crate::scope::Scope;
 use crate::seeds;
 use crate::session::{Connect, Session};
@@ -24,6 +25,8 @@ pub(crate) struct Inspection {
     pub(crate) memory: Memory,
     /// The owned tables, and the history's.
     pub(crate) live: Schema,
+    /// What is expected in this database, with the extensions that it has.
+    pub(crate) expected: Expected,
     /// Of the schema and the seeds.
     pub(crate) differences: Vec<Difference>,
     pub(crate) report: VerifyReport,
@@ -83,11 +86,13 @@ pub(crate) async fn inspect(
 async fn read(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
     let mut names = set.expected.table_names();
     names.push(history::TABLE.to_owned());
-    let live = read_in_snapshot(scope, &names).await?;
+    let extensions = set.expected.extensions();
+    let (live, installed) = tokio::join!(read_in_snapshot(scope, &names), Extensions::installed(scope, &extensions));
+    let (live, expected) = (live?, set.expected.with(&installed?));
     let history = history::read(scope, &live).await?;
     let memory = ledger::memory(scope, set).await?;
-    let mut differences = diff::compare_with(&set.expected, &live, leave);
-    differences.extend(seeds::compare(scope, &set.expected, &live).await?);
+    let mut differences = diff::compare_with(&expected, &live, leave);
+    differences.extend(seeds::compare(scope, &expected, &live).await?);
 
     let mine = set.versions();
     let (applied, pending): (Vec<_>, Vec<_>) =
@@ -114,7 +119,7 @@ async fn read(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Ins
         State::Match
     };
     let report = VerifyReport { service: set.service.to_owned(), state, applied, pending, unknown, drift };
-    Ok(Inspection { history, memory, live, differences, report })
+    Ok(Inspection { history, memory, live, expected, differences, report })
 }
 
 /// A changed text of an applied migration proves nothing: it is told, and the next `up` runs everything once more.
@@ -128,6 +133,7 @@ fn edited(version: &str) -> Drift {
         expected: Some("the SQL of this binary".to_owned()),
         actual: Some("another text when it was verified; `migrate up` runs it again".to_owned()),
         repair: None,
+        optional: false,
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) fn good() -> Vec<Vec<Migration>> {
     let seed = "INSERT INTO things (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET size = excluded.size;";
     let update = "UPDATE things SET size = (SELECT max(size) FROM others WHERE a) WHERE size IS NULL;";
     let cte = "WITH moved AS (UPDATE things SET size = 2 WHERE size = 1 RETURNING id) SELECT * FROM moved FOR UPDATE;";
+    let on_empty = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM things) AND a THEN \
+        CREATE INDEX IF NOT EXISTS i ON things (size); END IF; END $$;";
     let index = "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON things (size);";
     vec![
         vec![plain(DIRECTORY)],
@@ -84,6 +86,7 @@ pub(crate) fn good() -> Vec<Vec<Migration>> {
         vec![up(cte)],
         vec![up("ALTER TABLE things ALTER COLUMN size DROP NOT NULL;")],
         vec![up("ALTER TABLE things DROP CONSTRAINT IF EXISTS c;")],
+        vec![with(&up(on_empty), &[("down.sql", "-- Nothing is lost.\nDROP INDEX IF EXISTS i;\n")])],
         vec![outside(index, "DROP INDEX CONCURRENTLY IF EXISTS i;")],
         vec![with(
             &up("ALTER TABLE things ADD COLUMN IF NOT EXISTS a text;"),
@@ -169,6 +172,13 @@ fn schema() -> Vec<(&'static str, Migration)> {
         ),
         ("index", up("CREATE INDEX IF NOT EXISTS i ON things (size);")),
         ("index", up("CREATE UNIQUE INDEX IF NOT EXISTS i ON things (size);")),
+        ("index", up("DO $$ BEGIN IF a THEN CREATE INDEX IF NOT EXISTS i ON things (size); END IF; END $$;")),
+        (
+            "index",
+            up(
+                "DO $$ BEGIN IF NOT EXISTS (SELECT FROM others) THEN CREATE INDEX IF NOT EXISTS i ON things (size); END IF; END $$;",
+            ),
+        ),
         ("not_null", up("ALTER TABLE things ADD COLUMN IF NOT EXISTS a text NOT NULL;")),
         ("not_null", up("ALTER TABLE things ALTER COLUMN size SET NOT NULL;")),
         ("rewrite", up("ALTER TABLE things ADD COLUMN IF NOT EXISTS a uuid DEFAULT gen_random_uuid();")),

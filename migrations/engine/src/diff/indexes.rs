@@ -13,6 +13,7 @@ const RANK: u8 = 20;
 
 pub(super) fn compare(table: &str, expected: &Table, actual: &Table, live: &Schema, found: &mut Vec<Difference>) {
     let mut taken = BTreeSet::new();
+    let before = found.len();
     for (index, wanted) in &expected.indexes {
         match actual.indexes.get(index) {
             Some(there) if there.definition == wanted.definition => {
@@ -46,6 +47,10 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, live: &Sche
                 }
             }
         }
+    }
+    for difference in found.iter_mut().skip(before) {
+        let wanted = expected.indexes.get(&difference.drift.object);
+        difference.drift.optional = wanted.is_some_and(|index| index.requires.is_some());
     }
     for (index, there) in &actual.indexes {
         // An index whose name a constraint wants is told there.

@@ -99,6 +99,7 @@ impl Difference {
             expected: None,
             actual: None,
             repair: None,
+            optional: false,
         };
         Self { drift, fix: None, guard: None }
     }
