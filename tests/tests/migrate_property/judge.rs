@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use migration_engine::Expected;
 use serde_json::Value;
 use tests::catalog::{Object, Snapshot, snapshot};
+use tests::legacy::expected_where;
 use tests::{MigrateRun, Postgres, Random, Service, TestDatabase, kept, run_migrate};
 
 use crate::mutations::{self, Mutation, View};
@@ -61,16 +62,16 @@ impl World {
     pub(crate) async fn new() -> Self {
         let states = states::all().await;
         let fresh = TestDatabase::migrated_both().await;
-        let fresh = snapshot(&fresh.client().await).await;
+        let client = fresh.client().await;
+        let fresh = snapshot(&client).await;
         let versions = fresh.rows["public.__diesel_schema_migrations"]
             .iter()
             .map(|row| row["version"].as_str().unwrap().to_owned())
             .collect();
         let parse = |text: &str| serde_json::from_str(text).unwrap();
-        let expected = [
-            (Service::Auth, parse(include_str!("../../../migrations/auth/expected.json"))),
-            (Service::Task, parse(include_str!("../../../migrations/task/expected.json"))),
-        ];
+        let auth = parse(include_str!("../../../migrations/auth/expected.json"));
+        let task = expected_where(&client, parse(include_str!("../../../migrations/task/expected.json"))).await;
+        let expected = [(Service::Auth, auth), (Service::Task, task)];
         Self { states, fresh, expected, versions, migrator: Postgres::shared().await.roles().migrator.name.clone() }
     }
 
