@@ -42,6 +42,16 @@ async fn run() {
             }
         }
     }
+    println!("\n| search for | whose | with the index over texts, ms | without, ms |\n|---|---|---|---|");
+    let definition = "SELECT pg_get_indexdef(to_regclass('idx_tasks_live_text')::oid)";
+    let definition: Option<String> = client.query_one(definition, &[]).await.unwrap().get(0);
+    let with = searches(&pair, [&alice, &root]).await;
+    client.batch_execute("DROP INDEX IF EXISTS idx_tasks_live_text").await.unwrap();
+    let without = searches(&pair, [&alice, &root]).await;
+    client.batch_execute(&definition.unwrap_or_default()).await.unwrap();
+    for ((name, with), (_, without)) in with.iter().zip(without) {
+        println!("| {name} | {with:.2} | {without:.2} |");
+    }
     println!("\n| call | median ms |\n|---|---|");
     let mut alices = tasks(&pair, &alice);
     println!("| GetTaskStats, one owner's | {:.2} |", stats(&mut alices).await);
@@ -62,6 +72,26 @@ async fn run() {
 
 fn tasks(pair: &Pair, account: &Account) -> TaskServiceClient<Authorized> {
     pair.tasks(account).max_decoding_message_size(64 * 1024 * 1024)
+}
+
+/// The first page of some searches, for what hardly any task has, what some have and what every task has; median ms.
+async fn searches(pair: &Pair, accounts: [&Account; 2]) -> Vec<(String, f64)> {
+    let mut measured = Vec::new();
+    for text in ["no such title", "task 77", "abc", "task", "zq"] {
+        for (whose, account) in ["one owner's", "everybody's"].into_iter().zip(accounts) {
+            let mut tasks = tasks(pair, account);
+            let mut times = Vec::new();
+            for _ in 0..5 {
+                let request =
+                    ListTasksRequest { title_contains: text.to_owned(), page_size: PAGE, ..Default::default() };
+                let begun = Instant::now();
+                tasks.list_tasks(request).await.unwrap();
+                times.push(begun.elapsed());
+            }
+            measured.push((format!("{text:?} | {whose}"), median(times)));
+        }
+    }
+    measured
 }
 
 async fn stats(tasks: &mut TaskServiceClient<Authorized>) -> f64 {

@@ -184,6 +184,60 @@ async fn administrators_batch_over_owners_and_readers_are_told_what_is_missing()
     assert_eq!((count(&mut pair.tasks(&alice)).await, count(&mut pair.tasks(&bob)).await), (0, 0));
 }
 
+/// An administrator names a task by its id alone. Who waits for another who just gives it to another owner finds it there.
+#[tokio::test]
+async fn a_task_that_moves_meanwhile_is_found_with_its_new_owner() {
+    let pair = Pair::start().await;
+    let (alice, bob) = tokio::join!(pair.sign_up("alice"), pair.sign_up("bob"));
+    let root = pair.administrator().await;
+    let (mut alices, roots) = (pair.tasks(&alice), pair.tasks(&root));
+    let rows = pair.task_database.as_ref().unwrap().client().await;
+    for call in ["UpdateTask", "DeleteTask", "BatchUpdateTasks", "BatchDeleteTasks"] {
+        let (moves, stays) = (create(&mut alices, titled("moves")).await, create(&mut alices, titled("stays")).await);
+        let give = format!(
+            "BEGIN; CREATE TEMP TABLE given ON COMMIT DROP AS SELECT * FROM tasks WHERE id = '{0}';
+             DELETE FROM tasks WHERE id = '{0}'; UPDATE given SET user_id = '{1}'; INSERT INTO tasks SELECT * FROM given",
+            moves.id,
+            bob.id()
+        );
+        rows.batch_execute(&give).await.unwrap();
+        let (id, mut roots) = (moves.id.clone(), roots.clone());
+        let both = [moves.clone(), stays.clone()];
+        let waiting = tokio::spawn(async move {
+            let changed = both.map(|task| Task { id: task.id, title: "changed".to_owned(), ..Task::default() });
+            let ids = changed.iter().map(|task| task.id.clone()).collect();
+            match call {
+                "UpdateTask" => update(&mut roots, changed[0].clone(), &["title"]).await.map(|task| task.user_id),
+                "DeleteTask" => {
+                    let request = DeleteTaskRequest { id, etag: String::new() };
+                    roots.delete_task(request).await.map(|_| String::new())
+                }
+                "BatchUpdateTasks" => {
+                    batch_update(&mut roots, changed.to_vec()).await.map(|tasks| tasks[0].user_id.clone())
+                }
+                _ => batch_delete(&mut roots, ids).await.map(|()| String::new()),
+            }
+        });
+        let locks =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while rows.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(!waiting.is_finished(), "{call} does not wait for whoever moves the task");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        rows.batch_execute("COMMIT").await.unwrap();
+        let owner = waiting.await.unwrap().unwrap_or_else(|status| panic!("{call}: {status:?}"));
+        let state = format!("SELECT title, deleted_at IS NOT NULL, user_id::text FROM tasks WHERE id = '{}'", moves.id);
+        let row = rows.query_one(&state, &[]).await.unwrap();
+        let state: (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+        if call.contains("Delete") {
+            assert_eq!(state, ("moves".to_owned(), true, bob.id().to_owned()), "{call}");
+        } else {
+            assert_eq!(state, ("changed".to_owned(), false, bob.id().to_owned()), "{call}");
+            assert_eq!(owner, bob.id(), "{call}");
+        }
+    }
+}
+
 /// A lost answer is asked for again: the batch as a whole, with parts that were made before, or a part alone.
 #[tokio::test]
 async fn request_ids_hold_in_batches_in_races_and_across_restarts() {

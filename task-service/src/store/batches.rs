@@ -181,27 +181,48 @@ async fn owners_locked_on_conn(
     scope: Scope,
     ids: &[TaskId],
 ) -> Result<BTreeMap<UserId, BTreeSet<TaskId>>, TaskStoreError> {
-    let mut asked: BTreeMap<UserId, Vec<Uuid>> = BTreeMap::new();
-    match scope {
-        Scope::Of(owner) => {
-            asked.insert(owner, ids.iter().map(|id| id.0).collect());
-        }
-        Scope::All => {
-            let wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-            let rows = tasks::table.filter(tasks::id.eq_any(wanted)).select((tasks::user_id, tasks::id));
-            for (owner, id) in rows.load::<(Uuid, Uuid)>(conn).await? {
-                asked.entry(UserId(owner)).or_default().push(id);
-            }
-        }
+    let mut wanted: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let mut locked: BTreeMap<UserId, BTreeSet<TaskId>> = BTreeMap::new();
+    if let Scope::Of(owner) = scope {
+        locked.insert(owner, lock_on_conn(conn, owner, &wanted).await?);
+        return Ok(locked);
     }
-    let mut locked = BTreeMap::new();
-    for (owner, ids) in asked {
-        let live = tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)).and(tasks::deleted_at.is_null());
-        let live = tasks::table.filter(live).order(tasks::id).select(tasks::id).for_update();
-        let ids: Vec<Uuid> = live.load(conn).await?;
-        locked.insert(owner, ids.into_iter().map(TaskId).collect());
+    // Whoever waited for another who gives a task away finds it with its new owner only when it looks again.
+    for _ in 0..2 {
+        for (owner, ids) in owners_on_conn(conn, &wanted).await? {
+            let found = lock_on_conn(conn, owner, &ids).await?;
+            wanted.retain(|id| !found.contains(&TaskId(*id)));
+            locked.entry(owner).or_default().extend(found);
+        }
+        if wanted.is_empty() {
+            break;
+        }
     }
     Ok(locked)
+}
+
+/// Whose the tasks are, whoever else changes them.
+async fn owners_on_conn(
+    conn: &mut AsyncPgConnection,
+    ids: &[Uuid],
+) -> Result<BTreeMap<UserId, Vec<Uuid>>, TaskStoreError> {
+    let mut owners: BTreeMap<UserId, Vec<Uuid>> = BTreeMap::new();
+    let rows = tasks::table.filter(tasks::id.eq_any(ids)).select((tasks::user_id, tasks::id));
+    for (owner, id) in rows.load::<(Uuid, Uuid)>(conn).await? {
+        owners.entry(UserId(owner)).or_default().push(id);
+    }
+    Ok(owners)
+}
+
+/// Those of the owner's tasks that are there, locked.
+async fn lock_on_conn(
+    conn: &mut AsyncPgConnection,
+    owner: UserId,
+    ids: &[Uuid],
+) -> Result<BTreeSet<TaskId>, TaskStoreError> {
+    let live = tasks::user_id.eq(owner.0).and(tasks::id.eq_any(ids)).and(tasks::deleted_at.is_null());
+    let ids: Vec<Uuid> = tasks::table.filter(live).order(tasks::id).select(tasks::id).for_update().load(conn).await?;
+    Ok(ids.into_iter().map(TaskId).collect())
 }
 
 /// The bytes of the tasks' texts together.
