@@ -14,6 +14,7 @@
 //! | [`page_token`] | page tokens that are bound to their list |
 //! | [`deadline`] | the deadline of the call at hand |
 //! | [`stack`] | the one tower stack |
+//! | [`streams`] | response streams that end also where their client takes nothing |
 //! | [`server`] | bind, serve, drain |
 //! | [`peer`] | the channel to another service, whose TLS files may be renewed |
 //! | [`tasks`] | owned background tasks |
@@ -30,6 +31,7 @@ pub mod readiness;
 pub mod server;
 pub mod stack;
 pub mod status;
+pub mod streams;
 pub mod tasks;
 pub mod telemetry;
 

@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::SCHEMA;
 use crate::domain::access::Scope;
-use crate::domain::change::{Change, ChangeKind};
+use crate::domain::change::{Change, ChangeKey, ChangeKind};
 use crate::domain::ids::{TaskId, UserId};
 use crate::domain::position::Position;
 use crate::domain::resume_token::RESUMABLE_FOR;
 use crate::domain::task::Task;
 use crate::domain::time::now;
-use crate::store::{TaskStore, TaskStoreError};
+use crate::store::{CHANGES_READ, TaskStore, TaskStoreError};
 
 /// How often the log is looked at while somebody watches: a change arrives within this time and two round trips.
 const LOOK: Duration = Duration::from_millis(100);
@@ -270,7 +270,7 @@ pub enum Step {
     /// It is complete with so many tasks.
     SnapshotCompleted(i64, Whereabouts),
     /// A change, and where the watcher is then.
-    Changed(Change, Whereabouts),
+    Changed(ChangeKind, Task, Whereabouts),
     /// Nothing happened up to here.
     Heartbeat(Whereabouts),
 }
@@ -324,8 +324,15 @@ pub struct Watcher {
     fresh: HashMap<TaskId, i64>,
     /// A look from after this time has all such news behind it.
     fresh_until: Option<Instant>,
-    waiting: VecDeque<Step>,
+    waiting: VecDeque<Waiting>,
     place: Place,
+}
+
+/// What is to be told next.
+#[derive(Debug)]
+enum Waiting {
+    Step(Step),
+    Change(Change, Whereabouts),
 }
 
 impl Watcher {
@@ -343,14 +350,53 @@ impl Watcher {
         }
         // Also where every look brings something that is not this watcher's to know.
         if self.waiting.is_empty() && self.looked.is_some() && self.told_at.elapsed() >= HEARTBEAT {
-            self.waiting.push_back(Step::Heartbeat(self.place_at.clone()));
+            self.push(Step::Heartbeat(self.place_at.clone()));
         }
-        let step = self.waiting.pop_front();
+        let step = self.pop().await?;
         if step.is_some() {
             self.told_at = Instant::now();
             self.is_greeted = true;
         }
         Ok(step)
+    }
+
+    fn push(&mut self, step: Step) {
+        self.waiting.push_back(Waiting::Step(step));
+    }
+
+    /// The first of what waits; reads the tasks of the next changes where they have not been read.
+    async fn pop(&mut self) -> Result<Option<Step>, WatchEnd> {
+        loop {
+            match self.waiting.pop_front() {
+                None => return Ok(None),
+                Some(Waiting::Step(step)) => return Ok(Some(step)),
+                Some(Waiting::Change(Change { key, task: Some(task) }, whereabouts)) => {
+                    return Ok(Some(Step::Changed(key.kind, task, whereabouts)));
+                }
+                Some(first @ Waiting::Change(..)) => {
+                    self.waiting.push_front(first);
+                    self.tasks_read().await?;
+                }
+            }
+        }
+    }
+
+    /// Reads the tasks of the first changes that wait. What is not kept any more is left out: its task is gone.
+    async fn tasks_read(&mut self) -> Result<(), WatchEnd> {
+        let unread = |waiting: &Waiting| match waiting {
+            Waiting::Change(Change { key, task: None }, _) => Some(*key),
+            _ => None,
+        };
+        let most = usize::try_from(CHANGES_READ).unwrap_or(usize::MAX);
+        let wanted: Vec<ChangeKey> = self.waiting.iter().map_while(unread).take(most).collect();
+        let read = within(self.store.changes_tasks(&wanted)).await?;
+        let first: Vec<Waiting> = self.waiting.drain(..wanted.len()).collect();
+        for (waiting, task) in first.into_iter().zip(read).rev() {
+            if let (Waiting::Change(change, whereabouts), Some(task)) = (waiting, task) {
+                self.waiting.push_front(Waiting::Change(Change { task: Some(task), ..change }, whereabouts));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the next page of the snapshot.
@@ -363,7 +409,7 @@ impl Watcher {
             self.place_at.current_at = begun_at;
             (self.looked, self.towards) = (None, None);
             self.fresh = HashMap::new();
-            self.waiting.push_back(Step::SnapshotStarted);
+            self.waiting.push_back(Waiting::Step(Step::SnapshotStarted));
         }
         let page = within(self.store.tasks_page(self.scope, snapshot.behind)).await?;
         for task in &page {
@@ -373,12 +419,13 @@ impl Watcher {
         }
         let last = page.last().map(|task| (task.user_id, task.id));
         snapshot.count += i64::try_from(page.len()).unwrap_or_default();
-        self.waiting.extend(page.into_iter().map(Step::InSnapshot));
+        self.waiting.extend(page.into_iter().map(Step::InSnapshot).map(Waiting::Step));
         if last.is_some() {
             snapshot.behind = last;
         } else {
             self.place_at.position = snapshot.position.clone().unwrap_or_default();
-            self.waiting.push_back(Step::SnapshotCompleted(snapshot.count, self.place_at.clone()));
+            let completed = Step::SnapshotCompleted(snapshot.count, self.place_at.clone());
+            self.waiting.push_back(Waiting::Step(completed));
             self.since = Instant::now();
             self.heard_at = self.since;
             self.fresh_until = Some(self.since);
@@ -430,7 +477,7 @@ impl Watcher {
             self.fresh_until = None;
         }
         if !self.is_greeted && self.waiting.is_empty() {
-            self.waiting.push_back(Step::Heartbeat(self.place_at.clone()));
+            self.push(Step::Heartbeat(self.place_at.clone()));
         }
         Ok(())
     }
@@ -452,21 +499,21 @@ impl Watcher {
     fn tell(&mut self, changes: Vec<Change>, to: &Position, end: &Whereabouts) {
         let mut least_behind = vec![i64::MAX; changes.len()];
         for place in (1..changes.len()).rev() {
-            least_behind[place - 1] = least_behind[place].min(changes[place].xact);
+            least_behind[place - 1] = least_behind[place].min(changes[place].key.xact);
         }
         let (mut whereabouts, mut greatest, count) = (self.place_at.clone(), i64::MIN, changes.len());
         for (place, (change, least_behind)) in changes.into_iter().zip(least_behind).enumerate() {
-            greatest = greatest.max(change.xact);
+            greatest = greatest.max(change.key.xact);
             if place + 1 == count {
                 whereabouts = end.clone();
             } else if greatest < least_behind {
                 whereabouts.position = self.place_at.position.advanced(to, greatest);
             }
-            let is_known = self.fresh.get(&change.task.id).is_some_and(|version| *version >= change.task.version);
+            let is_known = self.fresh.get(&change.key.task_id).is_some_and(|version| *version >= change.key.version);
             // Who sees everybody's tasks sees it with its new owner.
-            let stays = change.kind == ChangeKind::Moved && self.scope == Scope::All;
+            let stays = change.key.kind == ChangeKind::Moved && self.scope == Scope::All;
             if !is_known && !stays {
-                self.waiting.push_back(Step::Changed(change, whereabouts.clone()));
+                self.waiting.push_back(Waiting::Change(change, whereabouts.clone()));
             }
         }
     }

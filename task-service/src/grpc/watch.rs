@@ -9,6 +9,7 @@ use proto::task::v1;
 use proto::task::v1::watch_tasks_response::Event;
 use proto::time::from_utc;
 use service_kit::database::DatabaseError;
+use service_kit::streams::driven;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
@@ -39,32 +40,24 @@ pub(super) struct Watch {
 impl Watch {
     /// The events, up to the first error.
     pub(super) fn stream(self) -> BoxStream<v1::WatchTasksResponse> {
-        Box::pin(stream::unfold(Some(self), |watch| async {
+        let (principal, revocations) = (self.principal.clone(), self.revocations.clone());
+        let steps = stream::unfold(Some(self), |watch| async {
             let mut watch = watch?;
             match watch.next().await {
                 Ok(message) => Some((Ok(message), Some(watch))),
                 Err(problem) => Some((Err(Status::from(problem)), None)),
             }
-        }))
+        });
+        driven(steps, move || may_go_on(&principal, revocations.as_ref()).err().map(Status::from))
     }
 
     async fn next(&mut self) -> Result<v1::WatchTasksResponse, Problem> {
         loop {
-            self.may_go_on()?;
+            may_go_on(&self.principal, self.revocations.as_ref())?;
             if let Some(step) = self.watcher.next().await.map_err(end_problem)? {
                 return Ok(self.message(step));
             }
         }
-    }
-
-    fn may_go_on(&self) -> Result<(), Problem> {
-        if self.principal.expires_at <= SystemTime::now() {
-            return Err(TaskReason::TokenExpired.into());
-        }
-        if self.revocations.as_ref().is_some_and(|revocations| revocations.voids(&self.principal)) {
-            return Err(TaskReason::TokenRevoked.into());
-        }
-        Ok(())
     }
 
     fn message(&self, step: Step) -> v1::WatchTasksResponse {
@@ -74,13 +67,13 @@ impl Watch {
             Step::SnapshotCompleted(task_count, position) => {
                 (Event::SnapshotCompleted(v1::TaskSnapshotCompleted { task_count }), Some(position))
             }
-            Step::Changed(change, position) => {
-                let event = match change.kind {
-                    ChangeKind::Upserted => Event::Upserted(task_message(change.task)),
+            Step::Changed(kind, task, position) => {
+                let event = match kind {
+                    ChangeKind::Upserted => Event::Upserted(task_message(task)),
                     ChangeKind::Deleted | ChangeKind::Moved => Event::Deleted(v1::TaskDeleted {
-                        id: change.task.id.to_string(),
-                        user_id: change.task.user_id.to_string(),
-                        deleted_at: Some(from_utc(change.task.updated_at)),
+                        id: task.id.to_string(),
+                        user_id: task.user_id.to_string(),
+                        deleted_at: Some(from_utc(task.updated_at)),
                     }),
                 };
                 (event, Some(position))
@@ -94,6 +87,16 @@ impl Watch {
     fn token(&self, whereabouts: &Whereabouts) -> String {
         resume_token::seal(&self.tokens, self.caller, self.scope, &whereabouts.position, whereabouts.current_at)
     }
+}
+
+fn may_go_on(principal: &Principal, revocations: Option<&Revocations>) -> Result<(), Problem> {
+    if principal.expires_at <= SystemTime::now() {
+        return Err(TaskReason::TokenExpired.into());
+    }
+    if revocations.is_some_and(|revocations| revocations.voids(principal)) {
+        return Err(TaskReason::TokenRevoked.into());
+    }
+    Ok(())
 }
 
 pub(super) fn end_problem(end: WatchEnd) -> Problem {

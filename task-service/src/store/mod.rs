@@ -15,6 +15,7 @@ mod task_list;
 mod tasks;
 
 pub use batches::BatchError;
+pub use changes::CHANGES_READ;
 use service_kit::database::{Database, DatabaseError};
 
 /// Why a statement about tasks gave no result.
