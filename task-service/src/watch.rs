@@ -494,26 +494,15 @@ impl Watcher {
         looked >= last.unknown_to && changed <= looked
     }
 
-    /// Queues changes, each with the position of who has been told up to there: one from which nothing is left out, and as old as what
-    /// lies behind it. The last of them are at `end`.
+    /// Queues changes, each with where the watcher is then; the last of them are at `end`.
     fn tell(&mut self, changes: Vec<Change>, to: &Position, end: &Whereabouts) {
-        let mut least_behind = vec![i64::MAX; changes.len()];
-        for place in (1..changes.len()).rev() {
-            least_behind[place - 1] = least_behind[place].min(changes[place].key.xact);
-        }
-        let (mut whereabouts, mut greatest, count) = (self.place_at.clone(), i64::MIN, changes.len());
-        for (place, (change, least_behind)) in changes.into_iter().zip(least_behind).enumerate() {
-            greatest = greatest.max(change.key.xact);
-            if place + 1 == count {
-                whereabouts = end.clone();
-            } else if greatest < least_behind {
-                whereabouts.position = self.place_at.position.advanced(to, greatest);
-            }
+        let places = after_each(&changes, &self.place_at, to, end);
+        for (change, whereabouts) in changes.into_iter().zip(places) {
             let is_known = self.fresh.get(&change.key.task_id).is_some_and(|version| *version >= change.key.version);
             // Who sees everybody's tasks sees it with its new owner.
             let stays = change.key.kind == ChangeKind::Moved && self.scope == Scope::All;
             if !is_known && !stays {
-                self.waiting.push_back(Waiting::Change(change, whereabouts.clone()));
+                self.waiting.push_back(Waiting::Change(change, whereabouts));
             }
         }
     }
@@ -525,6 +514,30 @@ impl Watcher {
     }
 }
 
+/// Where whoever has been told each of these changes is: at a position from which nothing is left out, which is as old as what lies
+/// behind it. Behind the last of them is `end`.
+fn after_each(changes: &[Change], from: &Whereabouts, to: &Position, end: &Whereabouts) -> Vec<Whereabouts> {
+    let mut least_behind = vec![i64::MAX; changes.len()];
+    for place in (1..changes.len()).rev() {
+        least_behind[place - 1] = least_behind[place].min(changes[place].key.xact);
+    }
+    let (mut whereabouts, mut greatest) = (from.clone(), i64::MIN);
+    let mut places = Vec::with_capacity(changes.len());
+    for (place, (change, least_behind)) in changes.iter().zip(least_behind).enumerate() {
+        greatest = greatest.max(change.key.xact);
+        if place + 1 == changes.len() {
+            whereabouts = end.clone();
+        } else if greatest < least_behind {
+            whereabouts.position = from.position.advanced(to, greatest);
+        }
+        places.push(whereabouts.clone());
+    }
+    places
+}
+
 async fn within<T>(read: impl Future<Output = Result<T, TaskStoreError>>) -> Result<T, TaskStoreError> {
     timeout(READ, read).await.unwrap_or(Err(DatabaseError::Timeout.into()))
 }
+
+#[cfg(test)]
+mod tests;

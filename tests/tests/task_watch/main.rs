@@ -1,6 +1,7 @@
 //! WatchTasks: nothing that is committed is left out, whoever commits late, breaks off, stalls or moves.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a suite ends the test with a panic")]
 
+mod stalled;
 #[path = "../task_support/mod.rs"]
 mod task_support;
 mod watch;
@@ -12,12 +13,12 @@ use proto::task::v1::ownership_service_client::OwnershipServiceClient;
 use proto::task::v1::watch_tasks_response::Event;
 use proto::task::v1::{
     BatchCreateTasksRequest, BatchDeleteTasksRequest, CreateTaskRequest, DeleteTaskRequest, PurgeUserTasksRequest,
-    ReassignTasksRequest, Task, TaskStatus, WatchTasksRequest,
+    ReassignTasksRequest, Task, WatchTasksRequest,
 };
 use task_support::{Tasks, at, create, titled, update};
 use tests::{Account, Pair, Random, assert_refused, number_from_environment};
 use tonic::Code;
-use watch::{PATIENCE, Seen, Watch};
+use watch::{Seen, Watch};
 
 fn upserted(task: &Task) -> Seen {
     Seen::Upserted(task.id.clone(), task.etag.clone())
@@ -269,28 +270,6 @@ async fn versions_are_told_in_order_also_where_a_read_ends_between_them() {
     assert_eq!(told, [upserted(&second), Seen::Deleted(task.id.clone())]);
 }
 
-/// Attack: one caller takes all places.
-#[tokio::test]
-async fn a_caller_has_sixteen_watches_at_a_time() {
-    let pair = Pair::start().await;
-    let (alice, bob) = tokio::join!(pair.sign_up("alice"), pair.sign_up("bob"));
-    let mut tasks = pair.tasks(&alice);
-    let mut watches = Vec::new();
-    for _ in 0..16 {
-        watches.push(Watch::live(&mut tasks).await);
-    }
-    let refused = tasks.watch_tasks(WatchTasksRequest::default()).await;
-    let refused = assert_refused(refused, Code::ResourceExhausted, "RATE_LIMITED");
-    assert!(refused.retry_after.is_some());
-    Watch::live(&mut pair.tasks(&bob)).await;
-    watches.pop();
-    let until = Instant::now() + PATIENCE;
-    while let Err(status) = tasks.watch_tasks(WatchTasksRequest::default()).await {
-        assert!(Instant::now() < until, "a place that is free is not given again: {status:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Writers at once, transactions that are held for a random time, a follower that breaks off at random and resumes: what it was told
 /// is what was committed, each change once. `SEED`, `WRITERS` and `WRITES` choose the run.
 #[tokio::test]
@@ -442,68 +421,6 @@ async fn nobody_watches_what_they_may_not_read() {
         }
     }
     drop(of_bobs);
-}
-
-/// Streams whose time is over end with the reason, and the caller resumes with a new token.
-#[tokio::test]
-async fn a_watch_ends_with_the_access_token() {
-    let pair = Pair::start_with(&[("ACCESS_TOKEN_TTL", "60s")], &[]).await;
-    let alice = pair.sign_up("alice").await;
-    let mut watch = Watch::live(&mut pair.tasks(&alice)).await;
-    let begun = Instant::now();
-    let status = loop {
-        if let Err(status) = tokio::time::timeout(Duration::from_secs(90), watch.stream.message()).await.unwrap() {
-            break status;
-        }
-    };
-    assert_refused::<()>(Err(status), Code::Unauthenticated, "TOKEN_EXPIRED");
-    assert!(begun.elapsed() >= Duration::from_secs(50), "{:?}", begun.elapsed());
-    let made = {
-        let again = pair.sign_in("alice", tests::PASSWORD).await;
-        let mut tasks = pair.tasks(&again);
-        let made = create(&mut tasks, titled("meanwhile")).await;
-        assert_eq!(Watch::resumed(&mut tasks, &watch.token).await.seen().await, upserted(&made));
-        made
-    };
-    assert!(!made.id.is_empty());
-}
-
-/// Attack: open a stream and read nothing. The service keeps a read of it, not all that happens.
-#[tokio::test]
-async fn a_watcher_that_reads_nothing_costs_no_memory_and_misses_nothing() {
-    let pair = Pair::start().await;
-    let alice = pair.sign_up("alice").await;
-    let mut tasks = pair.tasks(&alice);
-    let mut stalled = Vec::new();
-    for _ in 0..8 {
-        // Each on a connection of its own: what is not read fills the window of the connection.
-        stalled.push(Watch::live(&mut pair.tasks(&alice)).await);
-    }
-    let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", pair.task.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let requests: Vec<_> =
-        (0..90).map(|n| CreateTaskRequest { description: "🦀".repeat(10_000), ..titled(&format!("{n}")) }).collect();
-    let before = resident();
-    let mut made = Vec::new();
-    // 36 MB of changes for each of 8 watchers.
-    for _ in 0..10 {
-        let request = BatchCreateTasksRequest { requests: requests.clone() };
-        made.extend(tasks.batch_create_tasks(request).await.unwrap().into_inner().tasks);
-    }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let grown = resident().saturating_sub(before) / 1024;
-    assert!(grown < 160, "8 watchers that read nothing cost {grown} MiB; they were not told 288 MB");
-    let expected: BTreeSet<_> = made.iter().map(upserted).collect();
-    for mut watch in stalled.drain(..2) {
-        assert_eq!(watch.take(900).await.into_iter().collect::<BTreeSet<_>>(), expected);
-    }
-    // Others are not held up by those that stand still.
-    let mut live = Watch::live(&mut pair.tasks(&alice)).await;
-    let one = create(&mut tasks, CreateTaskRequest { status: TaskStatus::Completed.into(), ..titled("one") }).await;
-    assert_eq!(live.seen().await, upserted(&one));
 }
 
 /// The database cuts all connections: streams go on or end with UNAVAILABLE, and who resumes has missed nothing.
