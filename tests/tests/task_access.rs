@@ -251,3 +251,36 @@ async fn tasks_are_given_to_another_owner_with_all_that_they_hold() {
     let member = reassign(&pair, &alice, bob.id(), alice.id(), &[]).await;
     assert_refused(member, Code::PermissionDenied, "PERMISSION_MISSING");
 }
+
+/// A purge beside somebody who just makes a task for the user: the task that comes is not half forgotten, and the next purge takes it.
+#[tokio::test]
+async fn a_purge_beside_a_task_that_comes_leaves_nothing_half_forgotten() {
+    let pair = Pair::start().await;
+    let (alice, root) = tokio::join!(pair.sign_up("alice"), pair.administrator());
+    let mut alices = pair.tasks(&alice);
+    let request_id = uuid::Uuid::now_v7().to_string();
+    create(&mut alices, titled("there before")).await;
+    let rows = pair.task_database.as_ref().unwrap().client().await;
+    // What CreateTask writes, held before its end.
+    let (owner, id) = (alice.id(), uuid::Uuid::now_v7());
+    let coming = format!(
+        "BEGIN; INSERT INTO task_requests (user_id, request_id, task_id) VALUES ('{owner}', '{request_id}', '{id}');
+         INSERT INTO tasks (id, user_id, title) VALUES ('{id}', '{owner}', 'coming');
+         INSERT INTO task_changes (user_id, xact, task_id, version, kind, changed_at, title, status, created_at)
+         VALUES ('{owner}', pg_current_xact_id()::text::bigint, '{id}', 1, 'upserted', now(), 'coming', 'todo', now())"
+    );
+    rows.batch_execute(&coming).await.unwrap();
+    let mut ownership = OwnershipServiceClient::new(pair.task.channel_with(root.access_token()));
+    let request = PurgeUserTasksRequest { user_id: owner.to_owned() };
+    assert_eq!(ownership.purge_user_tasks(request.clone()).await.unwrap().into_inner().task_count, 1);
+    rows.batch_execute("COMMIT").await.unwrap();
+    let again = CreateTaskRequest { request_id: request_id.clone(), ..titled("coming") };
+    assert_eq!(create(&mut alices, again).await.id, id.to_string(), "its request id is still known");
+    let texts = format!("SELECT count(*) FROM task_changes WHERE user_id = '{owner}' AND title <> ''");
+    assert_eq!(rows.query_one(&texts, &[]).await.unwrap().get::<_, i64>(0), 1, "its change is still told");
+    assert_eq!(ownership.purge_user_tasks(request).await.unwrap().into_inner().task_count, 1);
+    for table in ["tasks", "task_requests", "task_changes WHERE title <> ''"] {
+        let left = format!("SELECT count(*) FROM {table}");
+        assert_eq!(rows.query_one(&left, &[]).await.unwrap().get::<_, i64>(0), 0, "{table}");
+    }
+}

@@ -53,9 +53,12 @@ async fn a_watch_ends_with_the_access_token() {
     }
     let mut watch = Watch::live(&mut pair.tasks(&alice)).await;
     let begun = Instant::now();
-    let long = (0..20).map(|n| CreateTaskRequest { description: "🦀".repeat(10_000), ..titled(&format!("{n}")) });
+    // More than the windows of a connection hold.
+    let long = (0..90).map(|n| CreateTaskRequest { description: "🦀".repeat(10_000), ..titled(&format!("{n}")) });
     let request = BatchCreateTasksRequest { requests: long.collect() };
-    pair.tasks(&alice).batch_create_tasks(request).await.unwrap();
+    for _ in 0..3 {
+        pair.tasks(&alice).batch_create_tasks(request.clone()).await.unwrap();
+    }
     let status = loop {
         if let Err(status) = watch.message().await {
             break status;
