@@ -182,3 +182,22 @@ async fn times_that_no_client_can_read_are_moved_to_a_bound() {
     let left: i64 = database.client().await.query_one(unreadable, &[]).await.unwrap().get(0);
     assert_eq!(left, 0);
 }
+
+/// Building an index takes minutes on a large table: none is built that a later migration drops, neither when a database is adopted
+/// nor when anything else has to be done later.
+#[tokio::test]
+async fn no_index_is_built_that_is_dropped_again() {
+    let database = TestDatabase::from_sql(&fixture("legacy/incident")).await;
+    let names: Vec<String> = expected().tables.values().flat_map(|table| table.indexes.keys().cloned()).collect();
+    for service in [Service::Auth, Service::Task, Service::Task] {
+        let run = up(service, &database).await;
+        assert_eq!(run.code, 0, "{run:#?}");
+        for action in run.json()["actions"].as_array().unwrap() {
+            let statement = action["statement"].as_str().unwrap();
+            let builds = statement.starts_with("CREATE INDEX CONCURRENTLY") && action["outcome"] != "already_there";
+            let is_expected = names.iter().any(|name| statement.contains(&format!(" {name} ON ")));
+            assert!(!builds || is_expected, "{action:#}");
+        }
+        database.execute("ALTER TABLE tasks ALTER COLUMN title DROP NOT NULL").await;
+    }
+}

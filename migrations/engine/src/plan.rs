@@ -19,7 +19,7 @@ use crate::schema::{Expected, Schema};
 use crate::session::Session;
 use crate::set::MigrationSet;
 use crate::simulate::apply;
-use crate::skip::makes;
+use crate::skip::{is_superseded, makes};
 use crate::up::obstacles_to;
 use crate::verify::{Inspection, inspect};
 
@@ -134,7 +134,9 @@ impl Planner<'_> {
             batched: false,
             planned: Planned::new(sql, effect),
         });
-        apply(sql, &mut self.model, &self.known);
+        if outcome != Foreseen::AlreadyThere {
+            apply(sql, &mut self.model, &self.known);
+        }
     }
 
     async fn history(&mut self, session: &Session<'_>, inspection: &Inspection) -> Result<(), EngineError> {
@@ -186,6 +188,7 @@ impl Planner<'_> {
         for migration in &self.set.migrations {
             for statement in &migration.statements {
                 let outcome = match makes(&statement.sql) {
+                    _ if is_superseded(&statement.sql, self.set) => Foreseen::AlreadyThere,
                     Some(makes) if makes.is_in(&self.model) => Foreseen::AlreadyThere,
                     Some(_) => Foreseen::Changes,
                     None if statement.is_query() => Foreseen::AlreadyThere,

@@ -177,7 +177,7 @@ impl Runner<'_> {
         timeout: Duration,
     ) -> Result<(Action, u64), EngineError> {
         let (scope, started) = (self.session.scope(), Instant::now());
-        if skip::has_nothing_to_do(scope, &statement.sql).await? {
+        if self.is_needless(statement).await? {
             let action = action(migration, statement, Outcome::AlreadyThere, started);
             if let Some(ledger) = self.ledger {
                 ledger.actions(std::slice::from_ref(&action)).await?;
@@ -195,6 +195,11 @@ impl Runner<'_> {
         }
         self.session.commit(&context(migration)).await?;
         Ok((action, rows))
+    }
+
+    async fn is_needless(&self, statement: &Statement) -> Result<bool, EngineError> {
+        Ok(skip::is_superseded(&statement.sql, self.set)
+            || skip::has_nothing_to_do(self.session.scope(), &statement.sql).await?)
     }
 
     /// A rehearsal says nothing of what it does to its copy.
@@ -233,7 +238,7 @@ impl Runner<'_> {
         report: &mut UpReport,
     ) -> Result<(), EngineError> {
         let (scope, started) = (self.session.scope(), Instant::now());
-        if skip::has_nothing_to_do(scope, &statement.sql).await? {
+        if self.is_needless(statement).await? {
             let action = action(migration, statement, Outcome::AlreadyThere, started);
             if let Some(ledger) = self.ledger {
                 ledger.actions(std::slice::from_ref(&action)).await?;

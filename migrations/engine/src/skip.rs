@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use crate::error::EngineError;
 use crate::schema::Schema;
 use crate::scope::Scope;
+use crate::set::MigrationSet;
 use crate::words::words;
 
 /// What a statement makes only where it is not there yet.
@@ -106,9 +107,49 @@ pub(crate) async fn has_nothing_to_do(scope: Scope<'_>, sql: &str) -> Result<boo
     Ok(there.try_get(0)?)
 }
 
+/// Whether the statement makes an index that a later migration drops again: on a large table that would be minutes for nothing, in
+/// every run that has anything to do. What is expected tells; an index that a constraint is made of, or that forbids rows, is made.
+pub(crate) fn is_superseded(sql: &str, set: &MigrationSet) -> bool {
+    let Some(Makes::Index(table, index)) = makes(sql) else { return false };
+    let Some(shape) = set.expected.tables.get(&table) else { return false };
+    let is_expected = shape.indexes.contains_key(&index) || shape.constraints.contains_key(&index);
+    let mut at = words(sql);
+    let is_unique = at.skip("create") && at.skip("unique");
+    let mut statements = set.migrations.iter().flat_map(|migration| &migration.statements);
+    let mut becomes_key = || {
+        statements.any(|statement| {
+            let text = statement.sql.to_ascii_lowercase();
+            text.contains("using index") && text.contains(&index)
+        })
+    };
+    !is_expected && !is_unique && !becomes_key()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::EmbeddedMigration;
+
+    #[test]
+    fn an_index_that_is_dropped_later_is_not_made() {
+        let up = "CREATE TABLE IF NOT EXISTS t (a int, b int);
+            ALTER TABLE t ADD CONSTRAINT k UNIQUE USING INDEX becomes_key;
+            DROP INDEX IF EXISTS gone;";
+        let expected = r#"{"tables": {"t": {"kind": "table", "columns": {}, "constraints": {}, "indexes":
+            {"stays": {"definition": "CREATE INDEX stays ON public.t USING btree (a)", "columns": ["a"]}}}}}"#;
+        let files = [EmbeddedMigration { directory: "2026-01-02-030405_create_t", up, down: "", metadata: None }];
+        let set = MigrationSet::new("test", &files, expected, &[]).unwrap();
+        for (sql, superseded) in [
+            ("CREATE INDEX CONCURRENTLY IF NOT EXISTS gone ON t (a)", true),
+            ("CREATE INDEX CONCURRENTLY IF NOT EXISTS stays ON t (a)", false),
+            ("CREATE UNIQUE INDEX IF NOT EXISTS gone ON t (a)", false),
+            ("CREATE INDEX CONCURRENTLY IF NOT EXISTS becomes_key ON t (a)", false),
+            ("CREATE INDEX IF NOT EXISTS gone ON others (a)", false),
+            ("CREATE TABLE IF NOT EXISTS gone (a int)", false),
+        ] {
+            assert_eq!(is_superseded(sql, &set), superseded, "{sql}");
+        }
+    }
 
     #[test]
     fn only_what_makes_one_thing_is_known() {
