@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::BoxStream;
+use tracing::Instrument as _;
 
 /// How often a stream whose client takes nothing is asked whether it may go on.
 const CHECK: Duration = Duration::from_millis(500);
@@ -20,7 +21,8 @@ pub fn driven<T: Send + 'static>(
     ended: impl Fn() -> Option<Status> + Send + 'static,
 ) -> BoxStream<T> {
     let (sender, receiver) = mpsc::channel(1);
-    let driver = tokio::spawn(drive(Box::pin(steps), sender, ended));
+    // What it logs belongs to the call.
+    let driver = tokio::spawn(drive(Box::pin(steps), sender, ended).in_current_span());
     let end = stream::once(async move {
         match driver.await {
             Ok(end) => end,
@@ -75,9 +77,12 @@ mod tests {
     }
 
     async fn dropped(flag: &Arc<AtomicBool>) {
-        while Arc::strong_count(flag) > 2 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let gone = async {
+            while Arc::strong_count(flag) > 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the stream is dropped");
     }
 
     #[tokio::test]

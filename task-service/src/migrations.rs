@@ -29,8 +29,10 @@ const FINDINGS: &[Finding] = &[
     Finding {
         code: "SEARCH_WITHOUT_INDEX",
         query: "SELECT count(*), NULL::text[] FROM (SELECT) AS always WHERE to_regclass('public.idx_tasks_live_text') IS NULL",
-        message: "the extension pg_trgm is not there, so texts have no index: a search over everybody's tasks reads them all",
-        advice: "let an administrator of the database run CREATE EXTENSION pg_trgm, then run task-service migrate up again",
+        message: "the extension pg_trgm is not there, or not for the owner of tasks, so texts have no index: a search over everybody's \
+                  tasks reads them all",
+        advice: "let an administrator of the database run CREATE EXTENSION pg_trgm (or GRANT USAGE ON SCHEMA, where it is in one of its \
+                 own), then run task-service migrate up again",
     },
 ];
 

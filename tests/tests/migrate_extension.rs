@@ -23,14 +23,17 @@ async fn definition(client: &Client) -> Option<String> {
     client.query_opt(&sql, &[]).await.unwrap().map(|row| row.get(0))
 }
 
+/// Whether the server has pg_trgm. It must, unless `WITHOUT_PG_TRGM` says that it is one without.
 async fn extension_is_available() -> bool {
     let database = TestDatabase::empty().await;
     let sql = "SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'";
-    let found = database.client().await.query_opt(sql, &[]).await.unwrap();
-    if found.is_none() {
-        println!("the server has no pg_trgm: what is done with it is not tried");
-    }
-    found.is_some()
+    let is_there = database.client().await.query_opt(sql, &[]).await.unwrap().is_some();
+    let without = std::env::var_os("WITHOUT_PG_TRGM").is_some();
+    assert!(
+        is_there || without,
+        "the server has no pg_trgm: install PostgreSQL's contrib modules, or set WITHOUT_PG_TRGM"
+    );
+    is_there
 }
 
 /// A database whose migrator may make tables, and no extension.
@@ -101,31 +104,46 @@ async fn whoever_may_not_make_the_extension_gets_everything_else() {
 }
 
 #[tokio::test]
-async fn the_extension_may_be_in_a_schema_of_its_own() {
+async fn the_extension_may_be_in_another_schema() {
     if !extension_is_available().await {
         return;
     }
     let role = Postgres::shared().await.roles().migrator.name.clone();
-    let schema = "\"Extensions, ours\"";
     // In a fresh database, and in one where somebody has moved it away.
-    for moved in [false, true] {
+    for (schema, moved) in [("\"Extensions, ours\"", false), ("\"Extensions, ours\"", true), ("pg_catalog", false)] {
         let database = TestDatabase::empty().await;
         let client = database.client().await;
-        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.unwrap();
+        let is_hidden = schema != "pg_catalog";
+        if is_hidden {
+            client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.unwrap();
+        }
         if moved {
             assert_eq!(migrate(&database, &["up"]).await.code, 0);
             client.batch_execute(&format!("{FILL}; ALTER EXTENSION pg_trgm SET SCHEMA {schema}")).await.unwrap();
         } else {
             client.batch_execute(&format!("CREATE EXTENSION pg_trgm SCHEMA {schema}")).await.unwrap();
         }
-        // Nobody else may look into it: as if it were not there.
-        let up = migrate(&database, &["up"]).await;
-        assert_eq!(up.code, 0, "{up:#?}");
-        client.batch_execute(&format!("GRANT USAGE ON SCHEMA {schema} TO \"{role}\"")).await.unwrap();
+        if is_hidden {
+            // Nobody else may look into it: as if it were not there.
+            let up = migrate(&database, &["up"]).await;
+            assert_eq!(up.code, 0, "{up:#?}");
+            client.batch_execute("ALTER TABLE tasks ALTER COLUMN title DROP NOT NULL").await.unwrap();
+            for arguments in [&["rehearse"][..], &["down", "--steps", "1"], &["up"]] {
+                let run = migrate(&database, arguments).await;
+                assert_eq!(run.code, 0, "{run:#?}");
+            }
+            client.batch_execute(&format!("GRANT USAGE ON SCHEMA {schema} TO \"{role}\"")).await.unwrap();
+            // The runtime role may not look into it still: it comes to the same answer, which is that of the owner.
+            let verify = run_migrate(Service::Task, &database.runtime_url(), &["verify", "--output", "json"]).await;
+            assert_eq!(verify.code, 3, "{verify:#?}");
+        }
         let up = migrate(&database, &["up"]).await;
         assert_eq!(up.code, 0, "{up:#?}");
         let made = definition(&client).await.unwrap();
-        assert!(made.contains(&format!("title {schema}.gin_trgm_ops, description {schema}.gin_trgm_ops")), "{made}");
+        let class = if is_hidden { format!("{schema}.gin_trgm_ops") } else { "gin_trgm_ops".to_owned() };
+        assert!(made.contains(&format!("(title {class}, description {class})")), "{made}");
+        let verify = run_migrate(Service::Task, &database.runtime_url(), &["verify", "--output", "json"]).await;
+        assert_eq!(verify.code, 0, "{verify:#?}");
         let before = whole_schema(&client).await;
         client.batch_execute(&format!("DROP INDEX {INDEX}; ALTER TABLE tasks DROP COLUMN version")).await.unwrap();
         let rehearsal = migrate(&database, &["rehearse"]).await;
@@ -136,6 +154,23 @@ async fn the_extension_may_be_in_a_schema_of_its_own() {
         assert_eq!(migrate(&database, &["down", "--steps", "1"]).await.code, 0);
         assert_eq!(migrate(&database, &["up"]).await.code, 0);
         assert_eq!(whole_schema(&client).await, before);
+    }
+}
+
+/// Whatever keeps the extension from being made keeps nothing else.
+#[tokio::test]
+async fn an_extension_that_cannot_be_made_is_done_without() {
+    for in_the_way in [
+        "CREATE FUNCTION similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1.0::real'",
+        "CREATE TYPE gtrgm AS (a int)",
+        "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no extensions here'; END $$;
+         CREATE EVENT TRIGGER forbid ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION forbid()",
+    ] {
+        let database = TestDatabase::empty().await;
+        database.client().await.batch_execute(in_the_way).await.unwrap();
+        let up = migrate(&database, &["up"]).await;
+        assert_eq!((up.code, findings(&up)), (0, vec!["SEARCH_WITHOUT_INDEX".to_owned()]), "{in_the_way}: {up:#?}");
+        assert_eq!(migrate(&database, &["verify"]).await.code, 0, "{in_the_way}");
     }
 }
 
@@ -209,9 +244,11 @@ async fn a_service_goes_on_without_the_index() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(http_get(metrics, "/readyz").await.0, 200);
-    client.batch_execute("DROP INDEX idx_tasks_live_title").await.unwrap();
+    // One in its place that forbids rows is another matter.
+    client.batch_execute(&format!("CREATE UNIQUE INDEX {INDEX} ON tasks (id, title)")).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
     while http_get(metrics, "/readyz").await.0 == 200 {
-        assert!(Instant::now() < until, "an index that every database has is not missed");
+        assert!(Instant::now() < until, "a unique index in its place is not missed");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

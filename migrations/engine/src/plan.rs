@@ -6,15 +6,15 @@
 use serde::Serialize;
 
 use crate::blockers::{self, Blocker};
-use crate::diff::{self, Leave};
+use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
 use crate::extensions::Extensions;
 use crate::history;
 use crate::ledger;
 use crate::locks::effect;
-use crate::repair::{Phase, Step, of_phase};
+use crate::repair::{Fix, Phase, Step, of_phase};
 use crate::repair_plan::Planned;
-use crate::report::VerifyReport;
+use crate::report::{Problem, VerifyReport};
 use crate::schema::{Expected, Schema};
 use crate::session::Session;
 use crate::set::MigrationSet;
@@ -95,8 +95,7 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
     // Whoever only reads may not change anything, and need not: what the role of `up` may do is for `up` to ask.
     report.blockers = obstacles_to(session, set, &inspection, leave).await?;
     // The history is mended by the same means as the tables.
-    let wanted = set.expected.extensions();
-    let expected = set.expected.with(&Extensions::foreseen(session.scope(), &wanted).await?);
+    let expected = set.expected.with(&Extensions::foreseen(session.scope(), &set.expected).await?);
     let mut known = expected.clone();
     known.tables.insert(history::TABLE.to_owned(), history::expected_table());
     let mut planner = Planner { set, expected, known, model: inspection.live.clone(), statements: Vec::new() };
@@ -148,19 +147,22 @@ impl Planner<'_> {
         for (sql, _) in inspection.history.differences.iter().filter_map(history::put_in_order) {
             self.add(None, Origin::History, Foreseen::Depends, true, sql);
         }
-        for (_, fix) in
+        for (difference, fix) in
             of_phase(&inspection.history.differences, &[Phase::Prepare, Phase::PrepareIfPossible, Phase::Converge])
         {
-            self.steps(&fix.steps);
+            self.repair(difference, fix);
         }
         Ok(())
     }
 
-    fn steps(&mut self, steps: &[Step]) {
-        for step in steps {
+    fn repair(&mut self, difference: &Difference, fix: &Fix) {
+        // On a table without rows the migration makes it, if it can make the extension.
+        let by_migration = difference.drift.optional && difference.drift.problem == Problem::Missing;
+        let outcome = if by_migration { Foreseen::Depends } else { Foreseen::Changes };
+        for step in &fix.steps {
             for sql in step.statements() {
                 let in_transaction = matches!(step, Step::Transaction(_));
-                self.add(None, Origin::Repair, Foreseen::Changes, in_transaction, sql);
+                self.add(None, Origin::Repair, outcome, in_transaction, sql);
             }
         }
     }
@@ -171,14 +173,14 @@ impl Planner<'_> {
         inspection: &Inspection,
         leave: &Leave,
     ) -> Result<(), EngineError> {
-        for (_, fix) in of_phase(&inspection.differences, &[Phase::Prepare]) {
-            self.steps(&fix.steps);
+        for (difference, fix) in of_phase(&inspection.differences, &[Phase::Prepare]) {
+            self.repair(difference, fix);
         }
         let left = diff::compare_with(&self.expected, &self.model, leave);
         for (difference, fix) in of_phase(&left, &[Phase::PrepareIfPossible]) {
             // Asked of the rows that are there: a column that the plan would add is filled later.
             if blockers::holds_now(session.scope(), self.set, &inspection.live, difference).await? {
-                self.steps(&fix.steps);
+                self.repair(difference, fix);
             }
         }
         Ok(())
@@ -225,8 +227,8 @@ impl Planner<'_> {
             if fixes.is_empty() {
                 break;
             }
-            for (_, fix) in fixes {
-                self.steps(&fix.steps);
+            for (difference, fix) in fixes {
+                self.repair(difference, fix);
             }
         }
     }

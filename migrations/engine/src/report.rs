@@ -89,7 +89,7 @@ pub struct Drift {
     pub actual: Option<String>,
     /// SQL that mends it without losing a row, where there is such.
     pub repair: Option<String>,
-    /// Whether the service also works as it is: the object belongs to an extension that not every database has.
+    /// Whether the service also works as it is: an index whose extension not every database has, or one that is being built.
     #[serde(skip)]
     pub optional: bool,
 }

@@ -150,8 +150,7 @@ pub(crate) async fn obstacles_to(
     let mut found = obstacles::standing(scope, set, &inspection.owned()).await?;
     let mut differences = inspection.differences.clone();
     // What the run will have to make once it has made an extension.
-    let wanted = set.expected.extensions();
-    let foreseen = set.expected.with(&Extensions::foreseen(scope, &wanted).await?);
+    let foreseen = set.expected.with(&Extensions::foreseen(scope, &set.expected).await?);
     if foreseen != inspection.expected {
         let coming = diff::compare_with(&foreseen, &inspection.live, leave).into_iter();
         differences.extend(coming.filter(|difference| difference.drift.optional));

@@ -8,7 +8,7 @@ use crate::activity;
 use crate::catalog::{begin_reading, end_reading, read_in_snapshot};
 use crate::diff::{self, Difference, Leave};
 use crate::error::EngineError;
-use crate::extensions::Extensions;
+use crate::extensions::{Extensions, extensions_of};
 use crate::history::{self, History};
 use crate::interrupt::Interrupt;
 use crate::ledger::{self, LastRun, Memory};
@@ -86,8 +86,9 @@ pub(crate) async fn inspect(
 async fn read(scope: Scope<'_>, set: &MigrationSet, leave: &Leave) -> Result<Inspection, EngineError> {
     let mut names = set.expected.table_names();
     names.push(history::TABLE.to_owned());
-    let extensions = set.expected.extensions();
-    let (live, installed) = tokio::join!(read_in_snapshot(scope, &names), Extensions::installed(scope, &extensions));
+    let (extensions, owned) = (extensions_of(&set.expected.tables), set.expected.table_names());
+    let installed = Extensions::installed(scope, &extensions, &owned);
+    let (live, installed) = tokio::join!(read_in_snapshot(scope, &names), installed);
     let (live, expected) = (live?, set.expected.with(&installed?));
     let history = history::read(scope, &live).await?;
     let memory = ledger::memory(scope, set).await?;

@@ -1,9 +1,11 @@
--- What the index over texts is made of. Where it may not or cannot be made, searches go on without the index.
+-- What the index over texts is made of. Where it may not or cannot be made, for whatever reason, searches go on without the index.
 DO $$
 BEGIN
     CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
 EXCEPTION
-    WHEN insufficient_privilege OR feature_not_supported OR undefined_file THEN
+    WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
+        RAISE;
+    WHEN OTHERS THEN
         RAISE NOTICE 'pg_trgm is not there: %', SQLERRM;
 END
 $$;

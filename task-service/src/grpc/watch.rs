@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use auth_client::{Principal, Revocations};
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use proto::task::v1;
 use proto::task::v1::watch_tasks_response::Event;
 use proto::time::from_utc;
@@ -48,7 +48,11 @@ impl Watch {
                 Err(problem) => Some((Err(Status::from(problem)), None)),
             }
         });
-        driven(steps, move || may_go_on(&principal, revocations.as_ref()).err().map(Status::from))
+        let ended = move || may_go_on(&principal, revocations.as_ref()).err().map(Status::from);
+        // Stamped when it is taken, however long it has waited for its client.
+        let sent =
+            |message: v1::WatchTasksResponse| v1::WatchTasksResponse { sent_at: Some(from_utc(now())), ..message };
+        Box::pin(driven(steps, ended).map_ok(sent))
     }
 
     async fn next(&mut self) -> Result<v1::WatchTasksResponse, Problem> {
@@ -81,7 +85,7 @@ impl Watch {
             Step::Heartbeat(position) => (Event::Heartbeat(v1::TaskHeartbeat {}), Some(position)),
         };
         let resume_token = position.map(|whereabouts| self.token(&whereabouts)).unwrap_or_default();
-        v1::WatchTasksResponse { resume_token, sent_at: Some(from_utc(now())), event: Some(event) }
+        v1::WatchTasksResponse { resume_token, sent_at: None, event: Some(event) }
     }
 
     fn token(&self, whereabouts: &Whereabouts) -> String {

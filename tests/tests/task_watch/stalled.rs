@@ -46,13 +46,13 @@ async fn a_caller_has_sixteen_watches_at_a_time() {
 async fn a_watch_ends_with_the_access_token() {
     let pair = Pair::start_with(&[("ACCESS_TOKEN_TTL", "60s")], &[]).await;
     let alice = pair.sign_up("alice").await;
+    let begun = Instant::now();
     // All places of hers, most of them on connections of their own from which nothing is read.
     let mut stalled = Vec::new();
     for _ in 0..15 {
         stalled.push(Watch::live(&mut pair.tasks(&alice)).await);
     }
     let mut watch = Watch::live(&mut pair.tasks(&alice)).await;
-    let begun = Instant::now();
     // More than the windows of a connection hold.
     let long = (0..90).map(|n| CreateTaskRequest { description: "🦀".repeat(10_000), ..titled(&format!("{n}")) });
     let request = BatchCreateTasksRequest { requests: long.collect() };

@@ -49,8 +49,11 @@ pub(super) fn compare(table: &str, expected: &Table, actual: &Table, live: &Sche
         }
     }
     for difference in found.iter_mut().skip(before) {
-        let wanted = expected.indexes.get(&difference.drift.object);
-        difference.drift.optional = wanted.is_some_and(|index| index.requires.is_some());
+        let index = &difference.drift.object;
+        // A unique one in its place forbids rows.
+        let forbids = actual.indexes.get(index).is_some_and(|there| there.unique);
+        difference.drift.optional =
+            !forbids && expected.indexes.get(index).is_some_and(|wanted| wanted.requires.is_some());
     }
     for (index, there) in &actual.indexes {
         // An index whose name a constraint wants is told there.
@@ -111,9 +114,12 @@ fn unexpected(table: &str, index: &str, there: &Index, expected: &Table) -> Diff
     let drop = vec![Step::Alone(format!("DROP INDEX CONCURRENTLY IF EXISTS public.{}", name(index)))];
     if !there.valid {
         // A leftover of an interrupted build (`_ccnew`, `_ccold`, our own): costs every write and serves nobody.
-        return Difference::error(Kind::Index, table, index, Problem::Invalid)
+        let mut leftover = Difference::error(Kind::Index, table, index, Problem::Invalid)
             .actual(format!("INVALID {}", there.definition))
             .fix(Phase::Prepare, 1, drop);
+        // Or one that a run builds at this moment, for minutes: who serves meanwhile goes on.
+        leftover.drift.optional = !there.unique;
+        return leftover;
     }
     if there.unique && !(there.plain && implied_by_key(&there.columns, expected)) {
         // It forbids rows that the service may write.

@@ -453,6 +453,35 @@ fn a_primary_key_of_another_name_and_other_columns_is_replaced_because_a_table_h
     assert!(repair.contains("DROP CONSTRAINT pk") && repair.contains("ADD CONSTRAINT item_pkey"), "{repair}");
 }
 
+/// An index that needs an extension, and one that is being built, are no reason to take a service out; one that forbids rows is.
+#[test]
+fn what_a_service_works_without_is_no_hindrance() {
+    let index = |unique: &str, valid: bool| {
+        let is_unique = !unique.is_empty();
+        let definition = format!("CREATE {unique}INDEX i ON public.item USING hash (note)");
+        format!(
+            r#"{{"definition": "{definition}", "columns": ["note"], "unique": {is_unique}, "valid": {valid}}}"#
+        )
+    };
+    let mut expected = expected();
+    expected.tables.get_mut("item").unwrap().indexes.get_mut("item_note").unwrap().requires = Some("some".to_owned());
+    for (object, value, is_optional) in [
+        ("item_note", "null".to_owned(), true),
+        ("item_note", index("", true), true),
+        ("item_note", index("UNIQUE ", true), false),
+        ("item_note_ccnew", index("", false), true),
+        ("item_note_ccnew", index("UNIQUE ", false), false),
+        ("another", index("UNIQUE ", true), false),
+    ] {
+        let path = format!("item/indexes/{object}");
+        let found = compare(&expected, &live(&[(&path, &value)]));
+        assert_eq!(found.len(), 1, "{object} {value}: {found:#?}");
+        assert_eq!((found[0].is_error(), found[0].drift.optional), (true, is_optional), "{object} {value}");
+    }
+    let found = compare(&super::tests::expected(), &live(&[("item/indexes/item_note", "null")]));
+    assert!(!found[0].drift.optional, "one that every database has");
+}
+
 #[test]
 fn an_index_name_taken_by_another_table_is_told() {
     let taken = [
