@@ -12,17 +12,41 @@ use crate::{archive, names, up};
 
 /// `pg_restore` into an empty database, as a person does it.
 async fn restore(path: &Path, database: &TestDatabase) {
-    let address = Postgres::shared().await.address();
+    restore_by(&database.superuser_url(), path, &[]).await;
+}
+
+async fn restore_by(url: &str, path: &Path, arguments: &[&str]) {
     let output = tokio::process::Command::new(client_tools().join("pg_restore"))
-        .args(["--exit-on-error", "--host=127.0.0.1", &format!("--port={}", address.port)])
-        .args([&format!("--username={}", local_pair::postgres::SUPERUSER), &format!("--dbname={}", database.name())])
+        .args(["--exit-on-error", &format!("--dbname={url}")])
+        .args(arguments)
         .arg(path)
-        .env("PGPASSWORD", &address.password)
         .stdin(Stdio::null())
         .output()
         .await
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The archive names the extensions. Whoever owns the new database makes what is trusted; one that an administrator has made there stays
+/// the administrator's.
+#[tokio::test]
+async fn an_archive_with_an_extension_is_restored_by_the_migrator() {
+    let database = TestDatabase::migrated_task().await;
+    let client = database.client().await;
+    client.batch_execute("ALTER TABLE tasks ALTER COLUMN title DROP NOT NULL").await.unwrap();
+    let schema = whole_schema(&client).await;
+    assert!(schema["tasks"].indexes.contains_key("idx_tasks_live_text"));
+    let place = tempfile::tempdir().unwrap();
+    let path = archive(&up(Service::Task, &database.migrator_url(), place.path(), &[]).await);
+    for (by_administrator, arguments) in [(false, &[][..]), (true, &["--no-comments"])] {
+        let restored = TestDatabase::empty().await;
+        if by_administrator {
+            restored.client().await.batch_execute("CREATE EXTENSION pg_trgm").await.unwrap();
+        }
+        restore_by(&restored.migrator_url(), &path, arguments).await;
+        assert_eq!(whole_schema(&restored.client().await).await, schema);
+        assert_eq!(up(Service::Task, &restored.migrator_url(), place.path(), &[]).await.code, 0);
+    }
 }
 
 #[tokio::test]
@@ -128,5 +152,8 @@ async fn any_password_and_several_hosts_work() {
     for secret in ["p@ss", "p%40ss"] {
         assert!(!run.stdout.contains(secret) && !run.stderr.contains(secret), "{run:#?}");
     }
-    client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    client
+        .batch_execute(&format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await
+        .unwrap();
 }

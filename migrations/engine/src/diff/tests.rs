@@ -459,9 +459,7 @@ fn what_a_service_works_without_is_no_hindrance() {
     let index = |unique: &str, valid: bool| {
         let is_unique = !unique.is_empty();
         let definition = format!("CREATE {unique}INDEX i ON public.item USING hash (note)");
-        format!(
-            r#"{{"definition": "{definition}", "columns": ["note"], "unique": {is_unique}, "valid": {valid}}}"#
-        )
+        format!(r#"{{"definition": "{definition}", "columns": ["note"], "unique": {is_unique}, "valid": {valid}}}"#)
     };
     let mut expected = expected();
     expected.tables.get_mut("item").unwrap().indexes.get_mut("item_note").unwrap().requires = Some("some".to_owned());
