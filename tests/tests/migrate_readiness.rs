@@ -70,3 +70,23 @@ async fn a_newer_database_that_only_has_more_is_served() {
     let server = AuthServer::start(&database, &[]).await;
     assert_eq!(http_get(server.metrics_address(), "/readyz").await.0, 200);
 }
+
+/// A run of a newer release builds an index for minutes, INVALID until it is done: pods that serve meanwhile go on.
+#[tokio::test]
+async fn an_index_that_is_being_built_takes_nobody_out() {
+    let database = TestDatabase::migrated_auth().await;
+    let server = AuthServer::start(&database, &[]).await;
+    let metrics = server.metrics_address();
+    let (old, builder) = (database.client().await, database.client().await);
+    // A build waits for snapshots from before.
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM users").await.unwrap();
+    let build = tokio::spawn(async move {
+        builder.batch_execute("CREATE INDEX CONCURRENTLY idx_users_of_the_next_release ON users (username)").await
+    });
+    eventually("the build is seen", &server, async || gauge(metrics, "schema_drift_objects").await == Some(1.0)).await;
+    assert_eq!(http_get(metrics, "/readyz").await.0, 200);
+    assert!(is_serving(server.address()).await);
+    assert!(!build.is_finished());
+    old.batch_execute("COMMIT").await.unwrap();
+    build.await.unwrap().unwrap();
+}
