@@ -74,7 +74,15 @@ impl Extensions {
         let Self(mut found) = Self::installed(scope, &wanted, &tables).await?;
         if wanted.iter().any(|name| !found.contains_key(name)) {
             let names: &[Typed<'_>] = &[(&wanted, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)];
-            for row in scope.query(CREATABLE, names).await? {
+            let creatable = match scope.query(CREATABLE, names).await {
+                // The server reads the files of all its extensions for that: one that cannot be read is no reason to stop.
+                Err(error) if error.code().is_some() && !error.is_closed() => {
+                    tracing::warn!(%error, "which extensions can be made is not known");
+                    Vec::new()
+                }
+                rows => rows?,
+            };
+            for row in creatable {
                 found.insert(row.try_get(0)?, Place { schema: PUBLIC.to_owned(), classes: Vec::new() });
             }
         }

@@ -3,6 +3,8 @@
 //! The order is that of a run; what each step leaves is followed on a model of the schema (see [`crate::simulate`]). What a
 //! data change or a DO block would find can only be known by running it: such statements say `depends`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::blockers::{self, Blocker};
@@ -14,7 +16,7 @@ use crate::ledger;
 use crate::locks::effect;
 use crate::repair::{Fix, Phase, Step, of_phase};
 use crate::repair_plan::Planned;
-use crate::report::{Problem, VerifyReport};
+use crate::report::VerifyReport;
 use crate::schema::{Expected, Schema};
 use crate::session::Session;
 use crate::set::MigrationSet;
@@ -96,9 +98,15 @@ pub(crate) async fn plan(session: &Session<'_>, set: &MigrationSet, leave: &Leav
     report.blockers = obstacles_to(session, set, &inspection, leave).await?;
     // The history is mended by the same means as the tables.
     let expected = set.expected.with(&Extensions::foreseen(session.scope(), &set.expected).await?);
+    let mut unsure = BTreeSet::new();
+    for (table, shape) in &expected.tables {
+        let there = inspection.expected.tables.get(table).filter(|_| inspection.live.contains_key(table));
+        let needs = shape.indexes.iter().filter(|(_, index)| index.requires.is_some()).map(|(index, _)| index);
+        unsure.extend(needs.filter(|index| there.is_none_or(|shape| !shape.indexes.contains_key(*index))).cloned());
+    }
     let mut known = expected.clone();
     known.tables.insert(history::TABLE.to_owned(), history::expected_table());
-    let mut planner = Planner { set, expected, known, model: inspection.live.clone(), statements: Vec::new() };
+    let mut planner = Planner { set, expected, unsure, known, model: inspection.live.clone(), statements: Vec::new() };
     planner.history(session, &inspection).await?;
     planner.prepare(session, &inspection, leave).await?;
     planner.migrations();
@@ -112,6 +120,8 @@ struct Planner<'p> {
     set: &'p MigrationSet,
     /// What is expected in the end, with the extensions that a run makes.
     expected: Expected,
+    /// Indexes that the migration may or may not make, or whose extension it may not be able to make after all.
+    unsure: BTreeSet<String>,
     /// What statements make: the expected tables and the history.
     known: Expected,
     model: Schema,
@@ -156,9 +166,8 @@ impl Planner<'_> {
     }
 
     fn repair(&mut self, difference: &Difference, fix: &Fix) {
-        // On a table without rows the migration makes it, if it can make the extension.
-        let by_migration = difference.drift.optional && difference.drift.problem == Problem::Missing;
-        let outcome = if by_migration { Foreseen::Depends } else { Foreseen::Changes };
+        let is_unsure = self.unsure.contains(&difference.drift.object) && fix.phase == Phase::Converge;
+        let outcome = if is_unsure { Foreseen::Depends } else { Foreseen::Changes };
         for step in &fix.steps {
             for sql in step.statements() {
                 let in_transaction = matches!(step, Step::Transaction(_));

@@ -1,12 +1,14 @@
--- What the index over texts is made of. Where it may not or cannot be made, for whatever reason, searches go on without the index.
+-- What the index over texts is made of. Where it may not or cannot be made searches go on without the index; what may pass is tried again.
 DO $$
 BEGIN
     CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
 EXCEPTION
-    WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
+    WHEN undefined_file THEN
+        RAISE WARNING 'pg_trgm is not there: %', SQLERRM;
+    WHEN lock_not_available OR deadlock_detected OR serialization_failure OR insufficient_resources OR system_error THEN
         RAISE;
     WHEN OTHERS THEN
-        RAISE NOTICE 'pg_trgm is not there: %', SQLERRM;
+        RAISE WARNING 'pg_trgm is not there: %', SQLERRM;
 END
 $$;
 

@@ -469,6 +469,13 @@ fn what_a_service_works_without_is_no_hindrance() {
         ("item_note", index("UNIQUE ", true), false),
         ("item_note_ccnew", index("", false), true),
         ("item_note_ccnew", index("UNIQUE ", false), false),
+        (
+            "item_pkey_ccnew",
+            r#"{"definition": "CREATE UNIQUE INDEX item_pkey_ccnew ON public.item USING btree (id)", "unique": true,
+                "columns": ["id"], "valid": false}"#
+                .to_owned(),
+            true,
+        ),
         ("another", index("UNIQUE ", true), false),
     ] {
         let path = format!("item/indexes/{object}");

@@ -1,2 +1,0 @@
--- Superseded by wider ones: nothing needs them back.
-SELECT 1;
